@@ -1,0 +1,63 @@
+// Package sqltext reads SQL as text, without a parser: it bounds nesting
+// before libpg_query sees a statement, lifts literals out of a statement to
+// make the plan cache's key, and reads the router's comment hints.
+//
+// It never changes what a shard receives: a shard gets the client's own bytes.
+// The lexical rules are PostgreSQL's with standard_conforming_strings = on
+// (manual, 4.1 Lexical Structure).
+package sqltext
+
+// Class is what the lexer knows of a literal. It is part of the plan cache's
+// key, because PostgreSQL types 1, 3000000000 and 1.5 differently.
+type Class uint8
+
+const (
+	ClassInt4    Class = iota // digits only, fits int4
+	ClassInt8                 // digits only, fits int8 but not int4
+	ClassNumeric              // any other number
+	ClassString               // '...' in any of its plain forms, E'' and $tag$ included; not U&''
+)
+
+// Literal is one literal lifted out of a statement.
+type Literal struct {
+	Class Class
+	// Start and End bound the literal's own bytes in the statement, quotes
+	// included; a sign is not part of a literal.
+	Start, End int
+	// Negative says that a unary minus stands directly before the literal and
+	// belongs to it (as in "= -7", not as in "5-3"). The sign stays in the key.
+	Negative bool
+	// Escaped says that the text between the quotes is not the value itself
+	// (doubled quotes, backslash escapes, continued lines): use Value.
+	Escaped bool
+}
+
+// Statement is the outcome of one pass over the text of a simple Query or a
+// Parse message. It is reused by its owner: Lex overwrites it without
+// allocating once its slices have grown.
+type Statement struct {
+	// Key is the text with every liftable literal replaced by a marker of its
+	// class, white space outside literals and comments folded. Equal keys mean
+	// equal parse trees but for the values of the literals.
+	Key []byte
+	// Literals, in the order in which they stand in the text.
+	Literals []Literal
+	// Verb is the first keyword, lower case, at most 16 bytes: "select".
+	Verb [16]byte
+	// Multiple says that something other than white space and comments follows
+	// a top-level semicolon. (CREATE FUNCTION ... BEGIN ATOMIC bodies may also
+	// set it: the parser decides.)
+	Multiple bool
+	// Empty says that there is nothing but white space, comments, semicolons.
+	Empty bool
+	// Hints found in leading comments.
+	Hints Hints
+}
+
+// Hints are the router's comment hints, /* sharding.key = 42 */ and the like
+// at the start of a statement. They leave the key and become an input of Bind.
+type Hints struct {
+	Key   string // sharding.key, "" when absent
+	Shard string // sharding.shard
+	Has   bool
+}
