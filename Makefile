@@ -1,0 +1,65 @@
+# make demo   a whole cluster with a small shop in it, until Ctrl-C (ONCE=1: shows it and ends)
+# make test   every test, against real PostgreSQL and real etcd, with the race detector
+# make build  the binaries, into bin/
+# make help   all targets
+
+GO      ?= go
+BIN     := bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X main.version=$(VERSION)
+
+# libpg_query and the race detector are C.
+export CGO_ENABLED := 1
+
+COMMANDS := $(notdir $(wildcard cmd/*))
+# Packages under test; PKG=./internal/manager/... narrows it.
+PKG      ?= ./...
+# Two packages at a time: each starts PostgreSQL and etcd processes of its own.
+TEST_P   ?= 2
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test test-short deps lint fmt fuzz bench bench-relay soak clean help
+
+build: deps ## the binaries, into bin/
+	@mkdir -p $(BIN)
+	@for c in $(COMMANDS); do $(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/$$c ./cmd/$$c || exit 1; done
+
+demo: build ## a local cluster with a shop in it; ONCE=1 shows it and ends
+	@$(BIN)/shardctl dev --demo $(if $(ONCE),--once)
+
+test: deps ## every test, with the race detector
+	SHARDING_TEST_STRICT=1 $(GO) test -race -timeout 14m -p $(TEST_P) $(PKG)
+
+test-short: deps ## without the race detector and the longer forms
+	SHARDING_TEST_STRICT=1 $(GO) test -short -timeout 8m -p $(TEST_P) $(PKG)
+
+deps: ## install what is missing beside Go (PostgreSQL 12+, a C compiler)
+	@./scripts/install-deps.sh
+
+lint: ## gofmt, go vet, and golangci-lint where it is installed
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	  if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	@if command -v golangci-lint >/dev/null 2>&1; then golangci-lint run; \
+	  else echo "golangci-lint is not installed: gofmt and go vet only"; fi
+
+fmt: ## gofmt -w
+	@gofmt -w $$(git ls-files '*.go')
+
+fuzz: deps ## every fuzz target in turn; FUZZTIME=30s each
+	@./scripts/fuzz.sh $(or $(FUZZTIME),30s)
+
+bench: deps ## the Go benchmarks of all packages
+	$(GO) test -run '^$$' -bench . -benchmem $(PKG)
+
+bench-relay: deps ## the bare relay against PgBouncer, as ratios, in one run
+	@./bench/relay/run.sh
+
+soak: build ## 10 minutes of mixed load with random client kills; DURATION=1m for less
+	@$(GO) run ./test/soak -duration $(or $(DURATION),10m) -bin $(BIN)
+
+clean: ## remove the binaries
+	rm -rf $(BIN)
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
