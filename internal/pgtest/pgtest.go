@@ -1,0 +1,255 @@
+// Package pgtest gives tests real PostgreSQL servers: no mock, no container, the
+// machine's own binaries (version 12 or later) on a loopback port.
+//
+//	srv := pgtest.Start(t)          // a server of the test's own
+//	srv := pgtest.Shared(t)         // one per test binary; needs pgtest.Main
+//	db := srv.CreateDatabase(t)     // dropped when the test ends
+//	conn := srv.Connect(t, db)      // closed when the test ends
+//
+// It promises: a server is ready when it is returned, uses scram-sha-256, allows 64
+// prepared transactions and logical replication, and ends with the test, or with
+// the test binary however that dies (Linux). Where there is no PostgreSQL a test is
+// skipped, or fails if SHARDING_TEST_STRICT=1. PG_BIN names the binaries to use.
+package pgtest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sharding-system/sharding/internal/pgproc"
+)
+
+// User is the superuser of every test server.
+const User = "postgres"
+
+// patience bounds starting and stopping; generous, since many tests share few cores.
+const patience = 2 * time.Minute
+
+// Server is a running test server. Its fields do not change while it exists, also
+// over Restart.
+type Server struct {
+	Host     string
+	Port     int
+	User     string
+	Password string
+	Install  pgproc.Install // where psql, pgbench and the others are
+
+	mu      sync.Mutex
+	process *pgproc.Process // guarded by mu
+	config  pgproc.Config
+	dir     string // holds data/ and the log
+}
+
+type options struct {
+	settings map[string]string
+	auth     string
+	nextOID  uint32
+}
+
+// Option changes how a server is made.
+type Option func(*options)
+
+// WithConfig sets a configuration parameter at server start.
+func WithConfig(name, value string) Option {
+	return func(o *options) { o.settings[name] = value }
+}
+
+// WithTrust lets everybody in without a password.
+func WithTrust() Option {
+	return func(o *options) { o.auth = "trust" }
+}
+
+// WithSkewedOIDs starts the server's object ids at a random place, so that they
+// differ from every other server's: code that takes one shard's OIDs for another's
+// then fails.
+func WithSkewedOIDs() Option {
+	return func(o *options) {
+		var b [4]byte
+		rand.Read(b[:]) // never fails (crypto/rand)
+		o.nextOID = 100_000 + binary.LittleEndian.Uint32(b[:])%1_000_000_000
+	}
+}
+
+// Start makes a server that is stopped and removed when the test ends.
+func Start(t testing.TB, opts ...Option) *Server {
+	t.Helper()
+	in := find(t)
+	s, err := start(in, opts)
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("end of the log of PostgreSQL on port %d:\n%s", s.Port, s.LogTail(30))
+		}
+		if err := s.close(); err != nil {
+			t.Errorf("pgtest: %v", err)
+		}
+	})
+	return s
+}
+
+func find(t testing.TB) pgproc.Install {
+	t.Helper()
+	in, err := pgproc.Find("")
+	if err != nil {
+		if os.Getenv("SHARDING_TEST_STRICT") == "1" {
+			t.Fatalf("pgtest: %v", err)
+		}
+		t.Skipf("pgtest: %v", err)
+	}
+	return in
+}
+
+func start(in pgproc.Install, opts []Option) (*Server, error) {
+	o := options{settings: map[string]string{
+		"fsync":                     "off",
+		"full_page_writes":          "off",
+		"shared_buffers":            "32MB",
+		"max_prepared_transactions": "64",
+		"max_connections":           "100",
+		"wal_level":                 "logical",
+		"max_wal_senders":           "10",
+		"max_replication_slots":     "10",
+		"lc_messages":               "C",
+		"timezone":                  "UTC",
+	}}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	account, err := pgproc.ChooseAccount("")
+	if err != nil {
+		return nil, err
+	}
+	sweepOnce.Do(sweep)
+	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", dirPrefix, os.Getpid()))
+	if err != nil {
+		return nil, fmt.Errorf("making a directory for a server: %w", err)
+	}
+	s := &Server{Host: "127.0.0.1", User: User, Password: randomHex(12), Install: in, dir: dir}
+	if err := s.create(account, o); err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) create(account pgproc.Account, o options) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := os.Chmod(s.dir, 0o755); err != nil { // PostgreSQL's account passes through it
+		return fmt.Errorf("opening the server's directory: %w", err)
+	}
+	data := filepath.Join(s.dir, "data")
+	err := s.Install.InitDB(ctx, data, pgproc.InitOptions{
+		Account: account, User: s.User, Password: s.Password, Auth: o.auth, NextOID: o.nextOID,
+	})
+	if err != nil {
+		return err
+	}
+	s.config = pgproc.Config{
+		Install: s.Install, DataDir: data, Account: account, Host: s.Host,
+		Settings: o.settings, LogFile: filepath.Join(s.dir, "log"), DieWithParent: true,
+	}
+	if s.process, err = pgproc.Start(ctx, s.config); err != nil {
+		return err
+	}
+	s.Port = s.process.Port()
+	s.config.Port = s.Port // for Restart
+	return nil
+}
+
+func (s *Server) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	s.mu.Lock()
+	p := s.process
+	s.mu.Unlock()
+	if err := p.Stop(ctx, pgproc.Fast); err != nil {
+		p.Kill()
+		return err
+	}
+	return os.RemoveAll(s.dir)
+}
+
+// Kill ends the server by SIGKILL, with all its backends, as a crash of the machine
+// would; it returns when they are gone. Restart starts it again.
+func (s *Server) Kill(t testing.TB) {
+	t.Helper()
+	if err := s.proc().Kill(); err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+}
+
+// Stop shuts the server down cleanly, ending its connections. Restart starts it
+// again.
+func (s *Server) Stop(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := s.proc().Stop(ctx, pgproc.Fast); err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+}
+
+// Restart stops the server, if it runs, and starts it on the same port and data.
+// The options given are added to its settings.
+func (s *Server) Restart(t testing.TB, opts ...Option) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.process.Stop(ctx, pgproc.Fast); err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	o := options{settings: s.config.Settings}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	p, err := pgproc.Start(ctx, s.config)
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	s.process = p
+}
+
+// Pid is the postmaster's process id, for SIGSTOP and SIGCONT.
+func (s *Server) Pid() int { return s.proc().Pid() }
+
+// DataDir is the server's data directory.
+func (s *Server) DataDir() string { return s.config.DataDir }
+
+func (s *Server) proc() *pgproc.Process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.process
+}
+
+// Addr is host:port.
+func (s *Server) Addr() string { return s.Host + ":" + strconv.Itoa(s.Port) }
+
+// DSN is the superuser's connection string for a database.
+func (s *Server) DSN(db string) string { return s.DSNAs(s.User, s.Password, db) }
+
+// DSNAs is a connection string for a role and a database.
+func (s *Server) DSNAs(user, password, db string) string {
+	u := url.URL{Scheme: "postgres", User: url.UserPassword(user, password), Host: s.Addr(), Path: "/" + db, RawQuery: "sslmode=disable"}
+	return u.String()
+}
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	rand.Read(b) // never fails (crypto/rand)
+	return hex.EncodeToString(b)
+}
