@@ -30,6 +30,129 @@ var (
 	MissingShardKey = Refusal{"SH0003",
 		"an INSERT that does not give the shard key a value that is known before it runs",
 		"Give every shard key column a constant or a parameter."}
+	IndeterminateKey = Refusal{"SH0004",
+		"a shard key that cannot be read from a value of another type",
+		"Give the key's value in the column's own type, or cast it: $1::bigint."}
+	CrossShardOrder = Refusal{"SH0005",
+		"ORDER BY over several shards",
+		"Restrict the query to one shard key, or sort in the application."}
+	CrossShardLimit = Refusal{"SH0006",
+		"LIMIT, OFFSET or FETCH FIRST over several shards",
+		"Restrict the query to one shard key."}
+	CrossShardDistinct = Refusal{"SH0007",
+		"DISTINCT over several shards",
+		"Restrict the query to one shard key, or remove duplicates in the application."}
+	CrossShardGroup = Refusal{"SH0008",
+		"GROUP BY or HAVING over several shards",
+		"Restrict the query to one shard key."}
+	CrossShardAggregate = Refusal{"SH0009",
+		"an aggregate over several shards other than count, sum of integers, min and max of integers as whole output columns",
+		"Restrict the query to one shard key, or ask for count(*), count(x), sum(integer), min(integer), max(integer) alone."}
+	CrossShardWindow = Refusal{"SH0010",
+		"a window function over several shards",
+		"Restrict the query to one shard key."}
+	CrossShardSetOperation = Refusal{"SH0011",
+		"UNION, INTERSECT or EXCEPT over several shards",
+		"Restrict every arm to the same shard key, or run the arms one by one."}
+	CrossShardSubquery = Refusal{"SH0012",
+		"a subquery that needs rows of several shards",
+		"Correlate the subquery with the outer table on the shard key, or restrict it to one shard key."}
+	CrossShardWith = Refusal{"SH0013",
+		"a WITH query that needs rows of several shards or writes",
+		"Restrict every part to the same shard key, or run the parts as statements of one transaction."}
+	GlobalWithSharded = Refusal{"SH0014",
+		"a statement that uses sharded tables together with global tables, temporary tables or system catalogs",
+		"Declare the smaller table as a reference table, or run two statements."}
+	CrossShardWrite = Refusal{"SH0015",
+		"a write of this form over several shards",
+		"Restrict the statement to one shard key."}
+	InsertSelect = Refusal{"SH0016",
+		"an INSERT ... SELECT whose rows do not stay on the shard of the rows they are made from",
+		"Select the source table's shard key into the target's shard key, or insert the rows by VALUES or COPY."}
+	UserFunction = Refusal{"SH0017",
+		"a function that is not IMMUTABLE and whose body the router cannot read, in a keyspace with sharded tables",
+		"Declare the function IMMUTABLE if it reads no table, or call what it does from the application."}
+	TriggerOrRule = Refusal{"SH0018",
+		"a write that fires a trigger or a rule of the user's, in a keyspace with sharded tables",
+		"Disable the trigger or rule and do its work in the application."}
+	VolatileReference = Refusal{"SH0019",
+		"a value that would differ between the copies of a reference table",
+		"Compute the value in the application and pass it as a parameter."}
+	SystemColumn = Refusal{"SH0020",
+		"a system column (ctid, xmin, tableoid, ...) over several shards or in a write to a reference table",
+		"Use the primary key."}
+	UnsafeFunction = Refusal{"SH0021",
+		"a function that reads tables by name, leaves the server or changes it",
+		"Run it on a shard directly."}
+	DoBlock = Refusal{"SH0022",
+		"DO blocks and CALL in a keyspace with sharded tables",
+		"Run the statements of the block from the application."}
+	UniqueWithoutKey = Refusal{"SH0023",
+		"a unique or exclusion constraint of a sharded table that does not contain its shard key",
+		"Add the shard key's columns to the constraint, or keep the unique values in a table sharded by them (a lookup table)."}
+	ForeignKey = Refusal{"SH0024",
+		"a foreign key whose rows may be on different shards",
+		"Reference a reference table, or a colocated table with the shard key's columns in the foreign key in the same order."}
+	KeyColumnChange = Refusal{"SH0025",
+		"a change to a shard key column",
+		"Create a new table with the key that is wanted and copy the rows."}
+	KeyDefinition = Refusal{"SH0026",
+		"a shard key that the table cannot have",
+		"Use one or more columns of integer, text, varchar, uuid or bytea type: WITH (sharding.key = 'customer_id')."}
+	TemporaryTable = Refusal{"SH0027",
+		"temporary tables in a keyspace with sharded tables",
+		"Use an ordinary table, or a WITH query."}
+	CopyForm = Refusal{"SH0028",
+		"this form of COPY",
+		"Use COPY ... FROM STDIN or TO STDOUT in text or CSV format, with every shard key column in the column list."}
+	ServerCommand = Refusal{"SH0029",
+		"a command for a whole server",
+		"Use shardctl, or run it on each shard as its administrator."}
+	RouterObject = Refusal{"SH0030",
+		"a change to the router's own objects (schema sharding)",
+		"Leave the schema sharding alone: shardctl keeps it."}
+	ExplainManyShards = Refusal{"SH0031",
+		"EXPLAIN of a statement that runs on several shards",
+		"EXPLAIN (SHARDING) shows the route; add a shard key to see one shard's plan."}
+	Setting = Refusal{"SH0032",
+		"a setting that would make shards and router read statements differently",
+		"Leave the setting at its default."}
+	Listen = Refusal{"SH0033",
+		"LISTEN through the router",
+		"Listen on a direct connection to the home shard."}
+	ClientTwoPhase = Refusal{"SH0034",
+		"PREPARE TRANSACTION by clients",
+		"Use COMMIT: the router itself commits by two phases where several shards are written."}
+	GeneratedKey = Refusal{"SH0035",
+		"a shard key that the shard would generate (identity, sequence or volatile default)",
+		"Give the key's value in the INSERT."}
+	CreateTableAs = Refusal{"SH0036",
+		"a table made from the rows of sharded tables",
+		"Create the table first and fill it by INSERT or COPY."}
+	ViewWrite = Refusal{"SH0037",
+		"a write through a view of sharded or reference tables",
+		"Write to the table itself."}
+	UnknownStatement = Refusal{"SH0038",
+		"a statement that the router does not know",
+		"Run it on each shard directly, or tell us what you need it for."}
+	CrossShardCursor = Refusal{"SH0039",
+		"a cursor over several shards",
+		"Restrict the cursor's query to one shard key."}
+	SequenceCall = Refusal{"SH0040",
+		"a sequence function in a statement that uses sharded or reference tables",
+		"Call nextval in a statement of its own and pass the number as a parameter."}
+	ReferenceFromSharded = Refusal{"SH0041",
+		"a write to a reference table that reads sharded or global tables",
+		"Read the rows first and write them by VALUES or COPY."}
+	ReferenceOrder = Refusal{"SH0042",
+		"a write to a reference table whose rows depend on the order in which a copy is read",
+		"Read the rows first and write them by VALUES."}
+	TooManyShardTables = Refusal{"SH0043",
+		"a statement with too many tables to prove",
+		"Split the statement, or refer to fewer WITH queries."}
+	DefaultOnFilledTable = Refusal{"SH0044",
+		"a new column whose default would differ between shards",
+		"Add the column without a default, set the default afterwards, and fill old rows by UPDATE."}
 )
 
 // Refusals is every refusal, in the order of their codes.
@@ -38,5 +161,46 @@ func Refusals() []Refusal {
 		CrossShardJoin,
 		ShardKeyUpdate,
 		MissingShardKey,
+		IndeterminateKey,
+		CrossShardOrder,
+		CrossShardLimit,
+		CrossShardDistinct,
+		CrossShardGroup,
+		CrossShardAggregate,
+		CrossShardWindow,
+		CrossShardSetOperation,
+		CrossShardSubquery,
+		CrossShardWith,
+		GlobalWithSharded,
+		CrossShardWrite,
+		InsertSelect,
+		UserFunction,
+		TriggerOrRule,
+		VolatileReference,
+		SystemColumn,
+		UnsafeFunction,
+		DoBlock,
+		UniqueWithoutKey,
+		ForeignKey,
+		KeyColumnChange,
+		KeyDefinition,
+		TemporaryTable,
+		CopyForm,
+		ServerCommand,
+		RouterObject,
+		ExplainManyShards,
+		Setting,
+		Listen,
+		ClientTwoPhase,
+		GeneratedKey,
+		CreateTableAs,
+		ViewWrite,
+		UnknownStatement,
+		CrossShardCursor,
+		SequenceCall,
+		ReferenceFromSharded,
+		ReferenceOrder,
+		TooManyShardTables,
+		DefaultOnFilledTable,
 	}
 }

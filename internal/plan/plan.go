@@ -77,11 +77,35 @@ type Plan struct {
 	// number of parameters.
 	ParamTypes []uint32
 
+	// Pins says, where it is not empty, why the session must keep the backend
+	// that ran the statement after the transaction's end: "advisory lock",
+	// "sequence", "cursor", "temporary table", "listen".
+	Pins string
+	// Taints says that the statement runs code which the router cannot read (a
+	// user's function, a DO block) and which may leave settings or temporary
+	// objects: the backend is cleaned before another client gets it.
+	Taints bool
+	// Cursor names the cursor that DECLARE opens or that FETCH, MOVE and CLOSE
+	// use; the latter go to the shard where DECLARE went, and are routed None.
+	// CloseCursors is CLOSE ALL.
+	Cursor       string
+	CursorAction CursorAction
+
 	// Tables the statement names, for EXPLAIN, metrics and invalidation.
 	Tables []TableRef
 	// Proof: one line a step of why the route is right, for EXPLAIN (SHARDING).
 	Proof []string
 }
+
+// CursorAction is what a statement does with a cursor.
+type CursorAction uint8
+
+const (
+	NoCursor      CursorAction = iota
+	DeclareCursor              // DECLARE: remember where it went
+	UseCursor                  // FETCH, MOVE: go where DECLARE went
+	CloseCursor                // CLOSE name, CLOSE ALL (Cursor ""): as UseCursor, then forget
+)
 
 // TableRef names a table and its kind.
 type TableRef struct {
@@ -102,7 +126,14 @@ type NowEdit struct {
 	Start, End int
 	// Form: "timestamptz", "timestamp", "date", "timetz", "time", "text": the
 	// type of the literal to put there.
+	// "statement" is a timestamptz of the statement's start, not the
+	// transaction's (statement_timestamp()).
 	Form string
+	// Precision is the type's precision in digits (CURRENT_TIMESTAMP(3)), -1 none.
+	Precision int
+	// Alias is the column's name where the call is a whole output column without
+	// one, so that the column keeps it: "now", "current_date".
+	Alias string
 }
 
 // RouteKind is how shards are found.
@@ -124,6 +155,9 @@ type Route struct {
 	// Each Key has one Source a key column. No key at all after binding (NULLs,
 	// empty arrays) means no row matches anywhere: one shard runs it.
 	Keys []Key
+	// Fixed is set by an UPDATE that assigns the shard key: Bind refuses unless
+	// every key equals it, so that no row's key changes.
+	Fixed Key
 }
 
 // Key is one possible shard key: a Source for each key column, in key order.
@@ -133,10 +167,11 @@ type Key []Source
 type SourceKind uint8
 
 const (
-	Const      SourceKind = iota // Value (or Null)
-	Literal                      // the statement's literal number Index
-	Param                        // parameter number Index (0-based)
-	ParamArray                   // each element of the array parameter Index
+	Const        SourceKind = iota // Value (or Null)
+	Literal                        // the statement's literal number Index
+	Param                          // parameter number Index (0-based)
+	ParamArray                     // each element of the array parameter Index
+	LiteralArray                   // each element of the array literal number Index ('{1,2}')
 )
 
 // Source is a key column's value as a function of a statement's inputs.
@@ -199,7 +234,6 @@ type Insert struct {
 	// Rows in the order of the text. Fragment text for a shard is
 	// text[:Rows[0].Start] + its rows joined by ", " + text[Rows[last].End:].
 	Rows []InsertRow
-	// Reference: every row goes to every shard (the statement is sent whole).
 }
 
 // InsertRow is one VALUES row.
