@@ -1,0 +1,5 @@
+//go:build !linux
+
+package loop
+
+func newPoller(bool) (poller, error) { return newPollPoller() }
