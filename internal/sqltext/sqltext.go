@@ -7,6 +7,8 @@
 // (manual, 4.1 Lexical Structure).
 package sqltext
 
+import "github.com/sharding-system/sharding/internal/pgerr"
+
 // Class is what the lexer knows of a literal. It is part of the plan cache's
 // key, because PostgreSQL types 1, 3000000000 and 1.5 differently.
 type Class uint8
@@ -26,10 +28,15 @@ type Literal struct {
 	Start, End int
 	// Negative says that a unary minus stands directly before the literal and
 	// belongs to it (as in "= -7", not as in "5-3"). The sign stays in the key.
+	// libpg_query then makes one negative constant of the two and reports the
+	// sign's position, Sign, as its location; otherwise Start.
 	Negative bool
 	// Escaped says that the text between the quotes is not the value itself
 	// (doubled quotes, backslash escapes, continued lines): use Value.
 	Escaped bool
+	// Sign is the position of the minus when Negative, and Start otherwise: the
+	// location of the constant in the parse tree either way.
+	Sign int
 }
 
 // Statement is the outcome of one pass over the text of a simple Query or a
@@ -38,9 +45,14 @@ type Literal struct {
 type Statement struct {
 	// Key is the text with every liftable literal replaced by a marker of its
 	// class, white space outside literals and comments folded. Equal keys mean
-	// equal parse trees but for the values of the literals.
+	// equal parse trees but for the values of the lifted literals and for
+	// locations: what a plan keeps of positions in the text must be carried
+	// over with Remap when the plan meets another text of the same key.
 	Key []byte
-	// Literals, in the order in which they stand in the text.
+	// Literals, in the order in which they stand in the text. What a plan may
+	// depend on by value is not among them and stays in the key: see lift.go.
+	// Of a text of several statements the SELECT, INSERT, UPDATE and DELETE
+	// among them are lifted.
 	Literals []Literal
 	// Verb is the first keyword, lower case, at most 16 bytes: "select".
 	Verb [16]byte
@@ -50,14 +62,25 @@ type Statement struct {
 	Multiple bool
 	// Empty says that there is nothing but white space, comments, semicolons.
 	Empty bool
+	// Unterminated says that a string, quoted identifier, dollar quote or
+	// comment does not end, or that the text holds a NUL (at which C would end
+	// it). Nothing is lifted then and Key is the whole text. The parser has the
+	// error message.
+	Unterminated bool
 	// Hints found in leading comments.
 	Hints Hints
+
+	stack []frame // one a bracket open
 }
 
 // Hints are the router's comment hints, /* sharding.key = 42 */ and the like
-// at the start of a statement. They leave the key and become an input of Bind.
+// at the start of a text: before its first token. They leave the key and become
+// an input of Bind. Comments elsewhere are comments.
 type Hints struct {
-	Key   string // sharding.key, "" when absent
+	Key   string // sharding.key, "" when absent; aliases the text where it can
 	Shard string // sharding.shard
 	Has   bool
+	// Err is what is wrong with a comment that starts with "sharding.": a
+	// malformed hint is an error of the statement, never ignored. SQLSTATE 22023.
+	Err *pgerr.Error
 }
