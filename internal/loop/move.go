@@ -54,7 +54,9 @@ func (t *Task) MoveTo(to *Loop) error {
 	from.forget(t)
 	// The other loop may resume the task at once, so it must be told only when this one has let go of it.
 	from.after = func() {
+		t.home.Store(to)
 		if !to.Post(func() { t.arrive(to, luggage) }) {
+			t.home.Store(from)
 			err = ErrStopped
 			t.arrive(from, luggage)
 		}
@@ -96,7 +98,6 @@ func (t *Task) unpack(l *Loop, luggage []packed) {
 // arrive runs on the task's new loop. A conn that could not be attached is closed, which its next use says.
 func (t *Task) arrive(l *Loop, luggage []packed) {
 	t.loop = l
-	t.home.Store(l)
 	l.adopt(t)
 	t.unpack(l, luggage)
 	l.enqueue(t)
