@@ -3,6 +3,7 @@ package loop
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"runtime"
@@ -14,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connPair is two connected TCP conns on the task's loop, owned by it.
+// connPair is two connected conns on the task's loop, owned by it.
 func connPair(t testing.TB, task *Task) (a, b *Conn) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -233,7 +234,7 @@ func relay(t testing.TB, task *Task, a, b *Conn) {
 		ended    bool
 	}
 	dirs := [2]direction{{from: a, to: b}, {from: b, to: a}}
-	for !dirs[0].ended || !dirs[1].ended {
+	for {
 		wants := map[*Conn]Events{}
 		for i := range dirs {
 			d := &dirs[i]
@@ -243,6 +244,9 @@ func relay(t testing.TB, task *Task, a, b *Conn) {
 					break
 				}
 				if err != nil {
+					if err != io.EOF {
+						t.Errorf("fill: %v", err)
+					}
 					d.ended = true
 					break
 				}
@@ -352,7 +356,7 @@ func exchange(nc *net.TCPConn, mine, theirs byte, size, piece int) error {
 		}
 	}
 	if at != size {
-		return errors.New("wrong length")
+		return fmt.Errorf("%d bytes of %d", at, size)
 	}
 	return <-written
 }
