@@ -164,7 +164,7 @@ func (s *scanner) punct(t *token, c byte) {
 	case c == ':' && s.at(s.pos) == ':':
 		t.kind = tokCast
 		s.pos++
-	case c == ':' && s.at(s.pos) == '=':
+	case c == ':' && s.at(s.pos) == '=', c == '.' && s.at(s.pos) == '.':
 		t.kind = tokOp
 		s.pos++
 	case c == 0:

@@ -107,7 +107,8 @@ func lookup(w []byte) word {
 		"relative", "forward", "backward", "names", "name":
 		return wUnsure
 	case "char", "character", "varchar", "varying", "nchar", "bpchar", "numeric", "decimal", "dec", "bit",
-		"varbit", "float", "time", "timestamp", "timestamptz", "timetz", "interval", "second":
+		"varbit", "float", "time", "timestamp", "timestamptz", "timetz", "interval", "second",
+		"current_time", "current_timestamp", "localtime", "localtimestamp":
 		return wType
 	case "set_config", "current_setting", "nextval", "currval", "setval":
 		return wExact
@@ -116,7 +117,7 @@ func lookup(w []byte) word {
 }
 
 // maxWord is the longest word that lookup knows.
-const maxWord = len("current_setting")
+const maxWord = len("current_timestamp")
 
 // fold writes src in lower case into dst, cut off where dst ends, and returns
 // what it wrote. Only ASCII letters have case, as in PostgreSQL's keywords.
