@@ -10,11 +10,11 @@ const MaxDepth = 1000
 
 // CheckDepth refuses a text whose parse tree might be deeper than libpg_query and
 // the decoder of its output survive: they recurse, and a stack overflow in C
-// cannot be recovered from. It measures from above, by tokens: every open
-// bracket and CASE counts one, and so does, within each of them, every operator,
-// cast, NOT, COLLATE, IS, JOIN, UNION, ... that may stand above or below its
-// neighbours in the tree. Lists (commas, AND, OR, WHEN) start anew: their
-// elements lie side by side.
+// cannot be recovered from. It measures from above, by tokens: a bracket or CASE
+// is one deeper than the deepest of its elements, and an element is as deep as
+// the deepest bracket in it and as all its operators, casts, NOT, COLLATE, IS,
+// ... together, since each may stand above or below its neighbours in the tree;
+// JOIN and UNION likewise. Lists (commas, AND, OR, WHEN) lie side by side.
 //
 // The error is PostgreSQL's own, statement_too_complex (54001). A text that does
 // not lex is not refused here: the parser has the message.
@@ -28,7 +28,7 @@ func CheckDepth(sql string) error {
 			return nil
 		}
 		d.token(&t)
-		if d.total > MaxDepth {
+		if d.base+d.stack[d.n].height() > MaxDepth {
 			return pgerr.New(pgerr.StatementTooComplex, "stack depth limit exceeded").
 				WithHint("The statement nests or chains more than %d operators, brackets, joins or set operations. Use a list (IN, = ANY, VALUES) or several statements.", MaxDepth)
 		}
@@ -42,16 +42,59 @@ func CheckDepth(sql string) error {
 type depth struct {
 	scanner
 	stack [MaxDepth + 2]level
-	n     int // stack[n] is the innermost level
-	total int // of all levels, with one for each bracket and CASE
-	named bool
+	n     int  // stack[n] is the innermost level
+	base  int  // how deep the innermost level lies, at most
+	named bool // the next word is a name, whatever it is
 }
 
-// level is an open bracket or CASE, or the text itself.
+// level is an open bracket or CASE, or the text itself. All numbers but between
+// are heights of trees, at most.
 type level struct {
-	expr, joins, sets uint16 // chains running at this level
-	between           uint16 // BETWEENs whose AND is still to come
-	isCase            bool
+	chain   int // operators in the current element of a list
+	inner   int // the highest bracket in the current element
+	done    int // the highest element before it
+	joins   int // JOINs in the current SELECT
+	arm     int // the highest SELECT before it
+	sets    int // UNIONs and the like
+	between int // BETWEENs whose AND is still to come
+	isCase  bool
+}
+
+func (l *level) element() int { return max(l.done, l.chain+l.inner) }
+
+func (l *level) height() int { return l.sets + max(l.arm, l.joins+l.element()) }
+
+// above is how much of the level may stand above a bracket that opens now.
+func (l *level) above() int { return 1 + l.sets + l.joins + l.chain }
+
+// fresh starts another element of a list: no chain of operators goes through.
+func (l *level) fresh() { l.done, l.chain, l.inner = l.element(), 0, 0 }
+
+// selects starts another SELECT of a set operation.
+func (l *level) selects() {
+	l.arm = max(l.arm, l.joins+l.element())
+	l.done, l.chain, l.inner, l.joins = 0, 0, 0, 0
+}
+
+func (d *depth) push(l level) {
+	d.base += d.stack[d.n].above()
+	d.n++
+	d.stack[d.n] = l
+}
+
+func (d *depth) pop() {
+	height := d.stack[d.n].height()
+	d.n--
+	l := &d.stack[d.n]
+	d.base -= l.above()
+	l.inner = max(l.inner, 1+height)
+}
+
+// popCases ends CASEs left open inside the bracket that closes now.
+func (d *depth) popCases() {
+	for d.n > 0 && d.stack[d.n].isCase {
+		d.pop()
+	}
 }
 
 func (d *depth) token(t *token) {
@@ -61,46 +104,31 @@ func (d *depth) token(t *token) {
 	case tokWord:
 		d.word(t, named)
 	case tokOp, tokMinus, tokCast:
-		d.chain()
+		d.stack[d.n].chain++
 	case tokPunct:
 		d.punct(t)
 	}
 }
 
-func (d *depth) chain() {
-	d.stack[d.n].expr++
-	d.total++
-}
-
-// fresh starts another element of a list: no chain of operators goes through.
-func (d *depth) fresh() {
-	d.total -= int(d.stack[d.n].expr)
-	d.stack[d.n].expr = 0
-}
-
 func (d *depth) punct(t *token) {
 	switch t.punct {
 	case '[':
-		d.chain()
+		d.stack[d.n].chain++
 		d.push(level{})
 	case '(':
 		d.push(level{})
 	case ')', ']':
-		for d.n > 0 && d.stack[d.n].isCase {
-			d.pop()
-		}
+		d.popCases()
 		if d.n > 0 {
 			d.pop()
 		}
 	case ',':
-		d.fresh()
+		d.stack[d.n].fresh()
 		d.stack[d.n].between = 0
 	case ';':
-		for d.n > 0 && d.stack[d.n].isCase {
-			d.pop()
-		}
+		d.popCases()
 		if d.n == 0 {
-			d.stack[0], d.total = level{}, 0
+			d.stack[0] = level{}
 		}
 	case '.':
 		d.named = true
@@ -127,34 +155,18 @@ func (d *depth) word(t *token, named bool) {
 		}
 	case bits&wAnd != 0 && l.between > 0:
 		l.between--
+	case bits&(wFresh|wLift) == wFresh|wLift: // SELECT
+		l.selects()
 	case bits&(wFresh|wAnd) != 0:
-		d.fresh()
-		if bits&wLift != 0 { // SELECT: its FROM is its own
-			d.total -= int(l.joins)
-			l.joins = 0
-		}
+		l.fresh()
 	case bits&wSet != 0:
 		l.sets++
-		d.total++
 	case bits&wJoin != 0:
 		l.joins++
-		d.total++
 	case bits&wChain != 0:
-		d.chain()
+		l.chain++
 		if bits&wBetween != 0 {
 			l.between++
 		}
 	}
-}
-
-func (d *depth) push(l level) {
-	d.n++
-	d.stack[d.n] = l
-	d.total++
-}
-
-func (d *depth) pop() {
-	l := &d.stack[d.n]
-	d.total -= 1 + int(l.expr) + int(l.joins) + int(l.sets)
-	d.n--
 }

@@ -146,11 +146,12 @@ func startParser(t testing.TB) *parser {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		in.Close()
-		cmd.Wait() //nolint:errcheck // it may have died of the test
-	})
 	return &parser{cmd: cmd, in: in, out: bufio.NewReader(out)}
+}
+
+func (p *parser) stop() {
+	p.in.Close()
+	p.cmd.Wait() //nolint:errcheck // it may have died of the test
 }
 
 // parse returns the parser's answer, "" when it parsed; ok is false if it died.
@@ -194,6 +195,7 @@ func TestMain(m *testing.M) {
 // TestDepthAdmitted: what passes at the bound parses, with a quarter of the stack.
 func TestDepthAdmitted(t *testing.T) {
 	p := startParser(t)
+	defer p.stop()
 	for _, d := range deepenings {
 		n := admitted(d)
 		if n < MaxDepth/8 || n > MaxDepth {
@@ -227,6 +229,7 @@ func TestDepthRefused(t *testing.T) {
 // TestDepthFlat: long lists are no depth.
 func TestDepthFlat(t *testing.T) {
 	p := startParser(t)
+	defer p.stop()
 	for _, d := range flats {
 		sql := d.sql(20_000)
 		if err := CheckDepth(sql); err != nil {
@@ -246,17 +249,21 @@ func FuzzDepth(f *testing.F) {
 	f.Add([]byte{19, 90, 19, 90, 41, 60, 5, 90})
 	f.Add([]byte{7, 70, 70, 71, 7, 72, 0, 73})
 	f.Add([]byte{29, 100, 27, 100, 42, 99})
+	f.Add([]byte("::\x8b\x8b\x8b\x8b\x8b\x8b\x8b\x8b\x8b\x8b\x8b\x8b\x8b\x8bxx\xae\x1e"))
 	for i := range 80 {
 		f.Add([]byte{byte(i), 120, byte(3 * i), 30})
 	}
 	p := startParser(f)
+	defer func() { p.stop() }()
 	f.Fuzz(func(t *testing.T, program []byte) {
 		sql := compose(program)
 		if CheckDepth(sql) != nil {
 			return
 		}
 		if _, ok := p.parse(sql); !ok {
-			t.Fatalf("libpg_query died of %q", sql)
+			p.stop()
+			p = startParser(t)
+			t.Fatalf("libpg_query died of %.200q... (%d bytes): %v", sql, len(sql), p.cmd.ProcessState)
 		}
 	})
 }

@@ -109,8 +109,8 @@ func substitute(sql string, s *Statement, round int) string {
 		b.WriteString(sql[at:l.Start])
 		r := replacements[l.Class]
 		by := r[(i+round)%len(r)]
-		if l.Class == ClassString && l.Start > 0 && class[sql[l.Start-1]]&(isIdentStart|isDigit) != 0 {
-			by = r[0] // only plain quotes may touch a word
+		if l.Start > 0 && class[sql[l.Start-1]]&(isIdentStart|isDigit) != 0 {
+			by = sql[l.Start:l.End] // not every literal may touch a word
 		}
 		b.WriteString(by)
 		at = l.End
