@@ -10,7 +10,8 @@ import "strings"
 //   - everything in ORDER BY, GROUP BY, PARTITION BY and DISTINCT ON, where
 //     numbers may be positions of columns;
 //   - numbers in parentheses after a type's name (varchar(10)) or after what
-//     may be one: a name behind "::", behind AS, or behind another name;
+//     may be one: a name behind "::", behind AS, or behind another name; and
+//     the bounds of array types (int[3]);
 //   - typed literals (date '...', foo '...') and whatever follows a word that is
 //     not known to come before an expression; B'', X'', N'', U&'';
 //   - everything after the word OPERATOR, whose closing parenthesis looks like
@@ -33,6 +34,7 @@ const (
 type frame struct {
 	keep  bool // nothing inside is lifted, at any depth
 	order bool // within ORDER BY or the like at this level
+	typed bool // a type's modifiers or an array type's bounds: (10), [3]
 }
 
 // lifter is the state of one pass. It lives on Lex's stack.
@@ -277,17 +279,21 @@ func (l *lifter) operator(t *token) {
 
 // punct takes a bracket, comma, semicolon or other single byte.
 func (l *lifter) punct(t *token) {
-	prev := afterValue
+	prev, typeName := afterValue, false
 	switch t.punct {
 	case '(':
+		typed := l.typeName && l.last.name()
 		l.open(l.keepsArguments())
+		l.top.typed = typed
 		prev = afterOpener
 	case '[':
 		l.settle()
-		l.open(l.top.keep || l.prev >= afterSign)
+		typed := l.typeName
+		l.open(typed || l.prev >= afterSign)
+		l.top.typed = typed
 		prev = afterOpener
 	case ')', ']':
-		l.close()
+		typeName = l.close()
 	case ',', ':':
 		prev = afterOpener
 	case ';':
@@ -300,7 +306,7 @@ func (l *lifter) punct(t *token) {
 	l.copy(t)
 	l.prev = prev
 	if t.punct != '.' {
-		l.typeName = false
+		l.typeName = typeName
 	}
 }
 
@@ -323,11 +329,14 @@ func (l *lifter) open(keep bool) {
 	l.top = frame{keep: keep || l.top.keep || l.top.order}
 }
 
-func (l *lifter) close() {
+// close ends the innermost bracket and says whether it belonged to a type.
+func (l *lifter) close() (typed bool) {
+	typed = l.top.typed
 	if n := len(l.st.stack); n > 0 {
 		l.top = l.st.stack[n-1]
 		l.st.stack = l.st.stack[:n-1]
 	}
+	return typed
 }
 
 func (l *lifter) semicolon() {

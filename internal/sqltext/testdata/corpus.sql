@@ -152,3 +152,5 @@ SELECT count(*) FILTER (WHERE a = 1), count(DISTINCT 1) FROM t WHERE NOT a = -1 
 SELECT 1 WHERE CURRENT_TIMESTAMP(3) > a AND LOCALTIME(2) = b AND current_time - 5 > 3
 --;
 SELECT 5 IN (1, 2), 6 NOT IN (-3), (SELECT -4), EXISTS (SELECT 5)
+--;
+SELECT a::int[3], a::int[3][4], CAST(a AS public.foo[5]), a::varchar(10)[6], a::int ARRAY[7], (a::int[])[8] FROM t WHERE k = 9
