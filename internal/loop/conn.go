@@ -56,7 +56,7 @@ func (l *Loop) Attach(fd int) (*Conn, error) {
 		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	c := &Conn{fd: fd}
+	c := &Conn{fd: fd, ready: Writable} // supposed: a refusal is noticed
 	if err := l.register(c); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
@@ -206,7 +206,7 @@ func address(sa unix.Sockaddr) string {
 }
 
 // Close closes the conn and gives its buffers back. Unsent output is dropped, save for a TLS close_notify that is sent if
-// the socket takes it. Closing twice is allowed.
+// the socket takes it. Closing twice is allowed. Closing another task's conn wakes that task.
 func (c *Conn) Close() {
 	if c.closed {
 		return
@@ -215,6 +215,9 @@ func (c *Conn) Close() {
 		c.sec.goodbye(c)
 	}
 	c.closed = true
+	if t := c.owner; t != nil && t.state == waiting {
+		t.Wake()
+	}
 	c.disown()
 	c.releaseIn()
 	c.releaseOut()
@@ -265,7 +268,7 @@ func (c *Conn) Detach() (*Detached, error) {
 // Reattach gives the conn to this loop; the caller's old *Conn is the same one. On an error it is closed.
 func (l *Loop) Reattach(d *Detached) (*Conn, error) {
 	c := d.c
-	c.ready &= Hangup // the poller tells the rest anew
+	c.ready = c.ready&Hangup | Writable // the poller tells the rest anew
 	if err := l.register(c); err != nil {
 		d.Close()
 		return nil, err

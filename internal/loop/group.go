@@ -105,7 +105,7 @@ type Group struct {
 	listeners map[*Listener]struct{}
 	done      chan struct{} // closed when Close has ended
 
-	tasks   atomic.Int64
+	tasks   atomic.Int64  // that Shutdown waits for
 	changed chan struct{} // capacity 1: told when the number of tasks falls to zero
 }
 
@@ -209,8 +209,8 @@ func (g *Group) grow(have int) (*Loop, error) {
 	return l, nil
 }
 
-// Shutdown closes the listeners, waits until the tasks have ended by themselves or ctx is over, and then closes the
-// group. It returns ctx's error if tasks had to be stopped. Do not call it from a task.
+// Shutdown closes the listeners, waits until the tasks (but for those in the background) have ended by themselves or ctx
+// is over, and then closes the group. It returns ctx's error if tasks had to be stopped. Do not call it from a task.
 func (g *Group) Shutdown(ctx context.Context) error {
 	g.closeListeners()
 	var err error
@@ -283,6 +283,25 @@ func (g *Group) stamp(deadline time.Time) int64 {
 		return 0
 	}
 	return max(1, int64(deadline.Sub(g.base)))
+}
+
+// count keeps the number of tasks that Shutdown waits for.
+func (g *Group) count(n int64) {
+	if g.tasks.Add(n) == 0 {
+		select {
+		case g.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// apart runs fn in a goroutine that Close waits for.
+func (g *Group) apart(fn func()) {
+	g.wg.Add(1)
+	go func() {
+		defer g.wg.Done()
+		fn()
+	}()
 }
 
 func (g *Group) now() int64 { return int64(time.Since(g.base)) }

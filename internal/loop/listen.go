@@ -129,22 +129,24 @@ func (l *Listener) place(nc net.Conn) {
 }
 
 // Dial connects to addr in a goroutine, suspending the task, and attaches the connection to the task's loop, owned by it.
-// ctx bounds the dial; the group's end does too.
+// ctx bounds the dial; the group's end does too. Dials do not count against Options.MaxBlocking, lest a dead host keep
+// all that from running: the caller bounds them.
 func (t *Task) Dial(ctx context.Context, d *net.Dialer, network, addr string) (*Conn, error) {
 	var fd int
 	var remote string
 	var err error
-	t.Do(func() {
+	g := t.loop.group
+	t.do(func() {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		defer context.AfterFunc(t.loop.group.ctx, cancel)()
+		defer context.AfterFunc(g.ctx, cancel)()
 		var nc net.Conn
 		if nc, err = d.DialContext(ctx, network, addr); err != nil {
 			return
 		}
 		remote = nc.RemoteAddr().String()
 		fd, err = TakeFD(nc)
-	})
+	}, g.apart)
 	if err != nil {
 		return nil, fmt.Errorf("loop: connect to %s: %w", addr, err)
 	}

@@ -22,8 +22,9 @@ type Loop struct {
 	ready    queue
 	timers   timers
 	slots    []slot
-	free     []int32 // unused slots
-	bufs     [][]byte
+	free     []int32  // unused slots
+	bufs     [][]byte // unused, of Options.BufferSize
+	wide     [][]byte // unused, with room for TLS around that
 	stopping bool
 	after    func() // to be done once the running task has suspended
 
@@ -188,7 +189,7 @@ func (l *Loop) release() {
 			c.Close()
 		}
 	}
-	l.bufs = nil
+	l.bufs, l.wide = nil, nil
 	l.p.close()
 }
 
@@ -240,6 +241,25 @@ func (l *Loop) borrow() []byte {
 		return b
 	}
 	return make([]byte, l.group.opts.BufferSize)
+}
+
+// tlsRoom is more than TLS adds to a buffer's worth of input, in small records too.
+const tlsRoom = 1024
+
+func (l *Loop) borrowWide() []byte {
+	if n := len(l.wide); n > 0 {
+		b := l.wide[n-1]
+		l.wide = l.wide[:n-1]
+		return b
+	}
+	return make([]byte, l.group.opts.BufferSize+tlsRoom)
+}
+
+func (l *Loop) giveBackWide(b []byte) {
+	size := l.group.opts.BufferSize + tlsRoom
+	if cap(b) == size && len(l.wide) < keptBuffers {
+		l.wide = append(l.wide, b[:size])
+	}
 }
 
 // keptBuffers bounds the unused buffers that a loop keeps.

@@ -47,10 +47,11 @@ type Task struct {
 	msgsLeft  int
 	refusals  int // how often Wait has answered ErrStopped
 
-	state   taskState
-	queued  bool
-	woken   bool
-	expired bool
+	state      taskState
+	queued     bool
+	woken      bool
+	expired    bool
+	background bool
 
 	home   atomic.Pointer[Loop] // loop, for other goroutines
 	ringed atomic.Bool          // a WakeFromAnywhere is on its way
@@ -62,7 +63,7 @@ func (l *Loop) start(name string, fn func(*Task)) *Task {
 	t.home.Store(l)
 	t.next, _ = iter.Pull(t.main)
 	l.adopt(t)
-	l.group.tasks.Add(1)
+	l.group.count(1)
 	l.enqueue(t)
 	return t
 }
@@ -116,13 +117,9 @@ func (t *Task) finish() {
 	}
 	t.state = ended
 	t.fn = nil
-	g := t.loop.group
 	t.loop.forget(t)
-	if g.tasks.Add(-1) == 0 {
-		select {
-		case g.changed <- struct{}{}:
-		default:
-		}
+	if !t.background {
+		t.loop.group.count(-1)
 	}
 }
 
@@ -157,6 +154,9 @@ func (t *Task) Want(c *Conn, ev Events) {
 		c.disown()
 		if c.closed {
 			return
+		}
+		if c.loop != t.loop {
+			panic("loop: task " + t.name + " wants a connection of another loop")
 		}
 		c.owner, c.inOwner = t, len(t.conns)
 		t.conns = append(t.conns, c)
@@ -245,6 +245,14 @@ func (t *Task) ring() {
 		t.ringed.Store(false)
 		t.Wake()
 	})
+}
+
+// Background says that the task serves others (a pool's housekeeping) and that Shutdown need not wait for its end.
+func (t *Task) Background() {
+	if !t.background {
+		t.background = true
+		t.loop.group.count(-1)
+	}
 }
 
 // Yield queues the task behind all that are ready, and begins a new turn.

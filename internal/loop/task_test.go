@@ -344,3 +344,56 @@ func BenchmarkYield(b *testing.B) {
 		}
 	})
 }
+
+// Closing another task's conn ends that task's Wait; wanting a conn of another loop is a mistake that is told.
+func TestCloseWakesTheOwner(t *testing.T) {
+	panics := make(chan any, 1)
+	g := newGroup(t, Options{MinLoops: 2, MaxLoops: 2, OnPanic: func(_ string, v any, _ []byte) { panics <- v }})
+	run(t, g, func(task *Task) {
+		a, b := connPair(t, task)
+		ended := false
+		task.Go("owner", func(owner *Task) {
+			owner.Want(a, Readable)
+			cause, err := owner.Wait(time.Time{})
+			if cause != CauseWoken || err != nil || !a.HupSeen() {
+				t.Errorf("%b, %v", cause, err)
+			}
+			ended = true
+		})
+		task.Yield()
+		a.Close()
+		task.Yield()
+		if !ended {
+			t.Error("the owner still waits")
+		}
+		other := g.Loops()[1-task.Loop().ID()]
+		b.Disown()
+		if err := g.SpawnOn(other, "stranger", func(stranger *Task) { stranger.Want(b, Readable) }); err != nil {
+			t.Error(err)
+		}
+		task.Do(func() { await(t, panics, "the panic") })
+		b.Close()
+	})
+}
+
+// Shutdown does not wait for housekeeping.
+func TestBackground(t *testing.T) {
+	g := newGroup(t, Options{})
+	begun, results := make(chan struct{}), make(chan error, 1)
+	if err := g.Spawn("housekeeping", func(task *Task) {
+		task.Background()
+		task.Background()
+		close(begun)
+		_, err := task.Wait(time.Time{})
+		results <- err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, begun, "the task")
+	if err := g.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := await(t, results, "its end"); err != ErrStopped {
+		t.Error(err)
+	}
+}

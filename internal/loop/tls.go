@@ -74,13 +74,7 @@ func (c *Conn) startTLS(t *Task, early []byte, deadline time.Time, wrap func(net
 	s.conn = wrap(wire{s})
 	c.sec = s
 	var err error
-	t.do(func() { err = s.handshake(g) }, func(fn func()) {
-		g.wg.Add(1)
-		go func() {
-			defer g.wg.Done()
-			fn()
-		}()
-	})
+	t.do(func() { err = s.handshake(g) }, g.apart)
 	s.shaking, s.tell, s.ctx = false, nil, nil
 	s.pending = true
 	c.ready |= Readable | Writable
@@ -182,7 +176,7 @@ func (s *secure) drain(c *Conn) error {
 	}
 	n, err := c.push(s.out[s.sent:])
 	if s.sent += n; err == nil {
-		c.loop.giveBack(s.out)
+		c.loop.giveBackWide(s.out)
 		s.out, s.sent = nil, 0
 	}
 	return err
@@ -255,14 +249,14 @@ func (w wire) Write(p []byte) (int, error) {
 		return s.writeBlocking(p)
 	}
 	if s.out == nil {
-		s.out = s.c.loop.borrow()[:0]
+		s.out = s.c.loop.borrowWide()[:0]
 	} else if s.sent > 0 && s.sent >= len(s.out)/2 {
 		s.out = s.out[:copy(s.out, s.out[s.sent:])]
 		s.sent = 0
 	}
 	grown := append(s.out, p...)
 	if cap(grown) != cap(s.out) {
-		s.c.loop.giveBack(s.out)
+		s.c.loop.giveBackWide(s.out)
 	}
 	s.out = grown
 	return len(p), nil
