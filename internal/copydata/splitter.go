@@ -81,6 +81,9 @@ func (s *Splitter) Feed(p []byte, row RowFunc) error {
 	if err != nil {
 		return s.fail(err)
 	}
+	if len(s.carry) > 0 && len(rest) == len(data) {
+		return nil // a row larger than the pieces stays where it is
+	}
 	// Where data is carry itself this moves the rest to its front.
 	s.carry = append(s.carry[:0], rest...)
 	return nil

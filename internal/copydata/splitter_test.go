@@ -252,6 +252,27 @@ func TestNoAllocationInSteadyState(t *testing.T) {
 	}
 }
 
+// TestLargeRowsTakeLinearTime: a row of 8 MiB in pieces of 256 bytes would take
+// hours if each piece looked at, or moved, all before it.
+func TestLargeRowsTakeLinearTime(t *testing.T) {
+	for name, c := range map[string]struct {
+		o    Options
+		fill string
+	}{
+		"text":               {Options{}, "x"},
+		"backslashes":        {Options{}, `\\`},
+		"csv":                {Options{CSV: true}, "x"},
+		"quotes":             {Options{CSV: true}, `""`},
+		"newlines in quotes": {Options{CSV: true}, "\"\n\r\""},
+	} {
+		row := strings.Repeat(c.fill, (8<<20)/len(c.fill))
+		r := split(mustFormat(t, c.o), []int{0}, 1, []byte(row+"\n"), 256)
+		if r.err != nil || len(r.rows) != 1 || r.rows[0] != row+"\n" {
+			t.Errorf("%s: %d rows, %v", name, len(r.rows), r.err)
+		}
+	}
+}
+
 var fuzzFormats = []Options{
 	{}, {CSV: true}, {Header: true}, {CSV: true, Header: true},
 	{CSV: true, Quote: `'`, HasQuote: true, Escape: `\`, HasEscape: true, Delimiter: ";", HasDelimiter: true, Null: "N", HasNull: true},
