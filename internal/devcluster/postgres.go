@@ -1,0 +1,259 @@
+package devcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sharding-system/sharding/internal/pgproc"
+)
+
+const (
+	superuser = "postgres"
+	// stopPatience is how long a server may take to shut down in fast mode
+	// before it is shut down in immediate mode.
+	stopPatience = 20 * time.Second
+	// restartDelay keeps a server that dies at once from being started in a
+	// tight loop.
+	restartDelay = time.Second
+	// initAtOnce is how many data directories are initialised side by side.
+	initAtOnce = 4
+)
+
+// servers are the PostgreSQL processes of the cluster. One that ends by itself
+// is started again, as an init system would.
+type servers struct {
+	install pgproc.Install
+	account pgproc.Account
+	logger  *slog.Logger
+	trust   bool
+
+	mu   sync.Mutex // guards list's processes
+	list []*server
+
+	stopping chan struct{}
+	watchers sync.WaitGroup
+}
+
+// server is one of them.
+type server struct {
+	name, kind, dir string
+	port            int
+	proc            *pgproc.Process
+}
+
+// startServers initialises what is new and starts all, side by side. On an
+// error nothing is left running.
+func startServers(ctx context.Context, d *directory, o Options, ports []int, logger *slog.Logger) (*servers, error) {
+	install, err := pgproc.Find(o.PGBin)
+	if err != nil {
+		return nil, err
+	}
+	account, err := pgproc.ChooseAccount(o.PGUser)
+	if err != nil {
+		return nil, err
+	}
+	s := &servers{install: install, account: account, logger: logger, trust: o.InsecureTrust, stopping: make(chan struct{})}
+	for i, port := range ports {
+		sv := &server{name: "shard-" + strconv.Itoa(i+1), kind: kindShard, port: port}
+		if i >= o.Shards {
+			sv.name, sv.kind = "spare-"+strconv.Itoa(i+1-o.Shards), kindSpare
+		}
+		sv.dir = d.file("postgres", sv.name)
+		s.list = append(s.list, sv)
+	}
+	if err := os.MkdirAll(d.file("postgres"), 0o711); err != nil {
+		return nil, fmt.Errorf("making the servers' directory: %w", err)
+	}
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(initAtOnce)
+	for _, sv := range s.list {
+		group.Go(func() error { return s.prepareAndStart(gctx, sv, d.secrets.Superuser) })
+	}
+	if err := group.Wait(); err != nil {
+		return nil, errors.Join(err, s.stop())
+	}
+	for _, sv := range s.list {
+		s.watchers.Add(1)
+		go s.watch(sv)
+	}
+	return s, nil
+}
+
+func (s *servers) prepareAndStart(ctx context.Context, sv *server, password string) error {
+	// A server that was killed before it finished initdb left no PG_VERSION.
+	if !pgproc.Initialized(sv.dir) {
+		err := s.install.InitDB(ctx, sv.dir, pgproc.InitOptions{Account: s.account, User: superuser, Password: password})
+		if err != nil {
+			return fmt.Errorf("%s: %w", sv.name, err)
+		}
+	}
+	if err := s.writeAccess(sv.dir); err != nil {
+		return fmt.Errorf("%s: %w", sv.name, err)
+	}
+	proc, err := s.start(ctx, sv)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	sv.proc = proc
+	s.mu.Unlock()
+	return nil
+}
+
+// writeAccess sets who may log in: passwords, or nobody asked for the
+// benchmarks of --insecure-trust, where the router has no password to pass on.
+func (s *servers) writeAccess(dir string) error {
+	method := "scram-sha-256"
+	if s.trust {
+		method = "trust"
+	}
+	rules := "# Written by shardctl dev at each start.\n" +
+		"host all all 127.0.0.1/32 " + method + "\n" +
+		"host replication all 127.0.0.1/32 " + method + "\n"
+	file := filepath.Join(dir, "pg_hba.conf")
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_TRUNC, 0o600) // keeps its owner
+	if err != nil {
+		return fmt.Errorf("writing pg_hba.conf: %w", err)
+	}
+	_, err = f.WriteString(rules)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("writing pg_hba.conf: %w", err)
+	}
+	return nil
+}
+
+func (s *servers) start(ctx context.Context, sv *server) (*pgproc.Process, error) {
+	proc, err := pgproc.Start(ctx, pgproc.Config{
+		Install: s.install, DataDir: sv.dir, Account: s.account, Host: loopback, Port: sv.port,
+		Settings: map[string]string{
+			"max_connections":           "300",
+			"max_prepared_transactions": "300",
+			"wal_level":                 "logical",
+			"shared_buffers":            "32MB",
+			"password_encryption":       "scram-sha-256",
+			"cluster_name":              sv.name,
+		},
+		DieWithParent: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", sv.name, err)
+	}
+	return proc, nil
+}
+
+// watch starts a server again when it ends by itself.
+func (s *servers) watch(sv *server) {
+	defer s.watchers.Done()
+	for {
+		s.mu.Lock()
+		proc := sv.proc
+		s.mu.Unlock()
+		select {
+		case <-s.stopping:
+			return
+		case <-proc.Done():
+		}
+		s.logger.Warn("a PostgreSQL server ended and is started again", "server", sv.name, "pid", proc.Pid())
+		if !s.revive(sv) {
+			return
+		}
+	}
+}
+
+// revive tries until the server runs again; false when the cluster stops.
+func (s *servers) revive(sv *server) bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-s.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	for {
+		select {
+		case <-s.stopping:
+			return false
+		case <-time.After(restartDelay):
+		}
+		proc, err := s.start(ctx, sv)
+		if err != nil {
+			s.logger.Error("a PostgreSQL server does not start", "server", sv.name, "error", err)
+			continue
+		}
+		s.mu.Lock()
+		sv.proc = proc
+		s.mu.Unlock()
+		return true
+	}
+}
+
+// stop shuts all servers down, side by side, and waits until they have ended.
+func (s *servers) stop() error {
+	close(s.stopping)
+	s.watchers.Wait()
+	var group errgroup.Group
+	for _, sv := range s.list {
+		if sv.proc == nil {
+			continue
+		}
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
+			defer cancel()
+			if sv.proc.Stop(ctx, pgproc.Fast) == nil {
+				return nil
+			}
+			hard, cancelHard := context.WithTimeout(context.Background(), stopPatience)
+			defer cancelHard()
+			if err := sv.proc.Stop(hard, pgproc.Immediate); err != nil {
+				return errors.Join(fmt.Errorf("%s: %w", sv.name, err), sv.proc.Kill())
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// info describes the servers for the ready file.
+func (s *servers) info() []ProcessInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]ProcessInfo, len(s.list))
+	for i, sv := range s.list {
+		out[i] = ProcessInfo{
+			Name: sv.name, Kind: sv.kind, PID: sv.proc.Pid(), DataDir: sv.dir,
+			Addresses: map[string]string{"postgres": address(sv.port)},
+		}
+	}
+	return out
+}
+
+// stopStale ends servers that an earlier shardctl dev, killed by -9, left
+// running in this directory.
+func stopStale(ctx context.Context, d *directory, logger *slog.Logger) error {
+	dirs, err := filepath.Glob(d.file("postgres", "*"))
+	if err != nil {
+		return fmt.Errorf("looking for servers left running: %w", err)
+	}
+	group, gctx := errgroup.WithContext(ctx)
+	for _, dir := range dirs {
+		group.Go(func() error {
+			found, err := pgproc.StopStale(gctx, dir)
+			if found && err == nil {
+				logger.Info("ended a PostgreSQL server that an earlier run left behind", "directory", dir)
+			}
+			return err
+		})
+	}
+	return group.Wait()
+}
