@@ -155,3 +155,9 @@ func trimTo(s string, keep int) string {
 }
 
 func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
+
+// EachText calls f for each element of an array literal's text, in the source's
+// type; false where the text cannot be read to its end.
+func (s *Source) EachText(text string, f func(sharding.Value)) bool {
+	return s.arrayText(text, func(v sharding.Value) error { f(v); return nil }) == nil
+}

@@ -159,6 +159,16 @@ func errKeyChange() error {
 	return pgerr.ShardKeyUpdate.New("the UPDATE sets the shard key to another value than its WHERE clause gives")
 }
 
+// Text is a source's value as text, for arguments that are no shard keys; null
+// says that it is NULL.
+func (s *Source) Text(a *Args) (text string, null bool, err error) {
+	if s.Kind == Param && s.Index < len(a.Params) && a.binary(s.Index) {
+		return string(a.Params[s.Index]), a.Params[s.Index] == nil, nil // text has one form
+	}
+	v, null, err := s.value(a)
+	return v.String(), null, err
+}
+
 // value is a single source's value. err is errNoValue where PostgreSQL will
 // report the value; other errors are for the client.
 func (s *Source) value(a *Args) (v sharding.Value, null bool, err error) {

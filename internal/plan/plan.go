@@ -85,6 +85,10 @@ type Plan struct {
 	// user's function, a DO block) and which may leave settings or temporary
 	// objects: the backend is cleaned before another client gets it.
 	Taints bool
+	// SetConfig has the three arguments (name, value, is_local) of a statement
+	// that is nothing but SELECT set_config(...), each read as text: the session
+	// keeps the setting as SET or SET LOCAL does. nil for other statements.
+	SetConfig []Source
 	// Cursor names the cursor that DECLARE opens or that FETCH, MOVE and CLOSE
 	// use; the latter go to the shard where DECLARE went, and are routed None.
 	// CloseCursors is CLOSE ALL.
@@ -131,6 +135,10 @@ type NowEdit struct {
 	Form string
 	// Precision is the type's precision in digits (CURRENT_TIMESTAMP(3)), -1 none.
 	Precision int
+	// Before and After stand around the value, as where a default that the
+	// statement leaves out is put in: ", timezone('utc', " and ")". With an empty
+	// Form there is no value, only Before.
+	Before, After string
 	// Alias is the column's name where the call is a whole output column without
 	// one, so that the column keeps it: "now", "current_date".
 	Alias string
@@ -320,7 +328,7 @@ type Control struct {
 	InnerStart, InnerEnd int
 	Inner                *Plan
 	ParamTypeNames       []string // PREPARE name (int, text)
-	Args                 []Source // EXECUTE name (...): constants only; else refused
+	Args                 []Source // EXECUTE name (...): constants only, each the text of a parameter (Value.String(), or Null)
 	ArgsStart, ArgsEnd   int      // the argument list in the text, with parentheses; equal when absent
 }
 
@@ -338,6 +346,9 @@ type DDLPlan struct {
 	// RequireEmpty: tables that must be empty on all shards for the change of
 	// kind to be allowed.
 	RequireEmpty []Name
+	// OtherEdits are applied, after Edits, for shards other than the home shard:
+	// CREATE TABLE AS makes an empty table there.
+	OtherEdits []Edit
 	// HomeOnly: objects that live on the home shard only.
 	HomeOnly bool
 }

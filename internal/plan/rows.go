@@ -85,7 +85,7 @@ func (r *Route) CheckNullKey(a *Args) error {
 	for _, k := range r.Keys {
 		for i := range k {
 			if !k[i].Assign {
-				return nil
+				break
 			}
 			if _, null, err := k[i].value(a); err == nil && null {
 				return errNullKey()
@@ -173,6 +173,9 @@ func (ins *Insert) without(keep []int) []Edit {
 // given in the literal, so that it means the same under every TimeZone; forms
 // without a zone are derived on the shard under the session's own.
 func (n *NowEdit) text(t *Times) string {
+	if n.Form == "" {
+		return n.Before
+	}
 	at := t.Transaction
 	if n.Form == "statement" {
 		at = t.Statement
@@ -184,7 +187,7 @@ func (n *NowEdit) text(t *Times) string {
 	if n.Precision >= 0 {
 		s += "(" + string(rune('0'+n.Precision%10)) + ")"
 	}
-	s = "(" + s + ")"
+	s = n.Before + "(" + s + ")" + n.After
 	if n.Alias != "" {
 		s += " AS \"" + n.Alias + "\""
 	}

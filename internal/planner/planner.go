@@ -1,0 +1,353 @@
+// Package planner turns SQL text and a schema snapshot into plans. It is the
+// only package that imports libpg_query.
+//
+// It promises that a statement is either proved to give PostgreSQL's answer on
+// the shards that its plan names, or refused with an error that says what was
+// not understood: SQLSTATE 0A000, a stable code of ours, a position and a hint.
+// DESIGN.md beside this file has the rules of proof.
+//
+// A plan holds for every statement with the same sqltext key: the planner never
+// looks at the value of a lifted literal.
+package planner
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	pg "github.com/pganalyze/pg_query_go/v6"
+	"github.com/pganalyze/pg_query_go/v6/parser"
+
+	"github.com/sharding-system/sharding"
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/plan"
+	"github.com/sharding-system/sharding/internal/schema"
+	"github.com/sharding-system/sharding/internal/sqltext"
+)
+
+// ErrUnknownName is wrapped by errors that a newer schema snapshot may cure:
+// the caller reads the catalog again and plans once more.
+var ErrUnknownName = errors.New("name is not in the schema snapshot")
+
+// Input is what a plan depends on, and nothing else.
+type Input struct {
+	SQL string
+	// Lex is the lexer's view of SQL: which constants are lifted.
+	Lex *sqltext.Statement
+	// SearchPath is the effective one, without $user, pg_catalog only where the
+	// session named it (it is searched first otherwise).
+	SearchPath []string
+	Role       string
+	Schema     *schema.Snapshot
+	Keyspace   Keyspace
+	ParamTypes []uint32 // declared types of parameters; 0 or missing: undeclared
+	// TempTables says whether the session has a temporary table of that name;
+	// may be nil.
+	TempTables func(name string) bool
+}
+
+// Keyspace is what the planner must know of a keyspace.
+type Keyspace struct {
+	Name string
+	// Tables are the declarations by "schema.name".
+	Tables map[string]sharding.Table
+	// HomeOnly says that the keyspace has one shard: every statement passes. It
+	// is an input, so it belongs into the plan cache's key.
+	HomeOnly bool
+}
+
+// sharded says whether any table has rows outside the home shard.
+func (k *Keyspace) sharded() bool {
+	if k.HomeOnly {
+		return false
+	}
+	for _, t := range k.Tables {
+		if t.Kind == sharding.Sharded || t.Kind == sharding.Reference {
+			return true
+		}
+	}
+	return false
+}
+
+// Statement is one statement of a simple Query with its plan.
+type Statement struct {
+	Plan       *plan.Plan
+	Start, End int // bytes of SQL, without white space and comments around
+	// Text is SQL[Start:End]; the plan's edits and spans count from its begin.
+	Text string
+}
+
+// Plan plans every statement of in.SQL. Errors are *pgerr.Error, positions in
+// characters of in.SQL. A text without a statement gives none.
+//
+// For a text of several statements literals are constants of the plans, which
+// then must not be cached under a lifted key.
+func Plan(in Input) ([]Statement, error) {
+	trees, err := parse(in.SQL)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Statement, 0, len(trees))
+	for _, raw := range trees {
+		s, err := planOne(&in, raw, len(trees) > 1)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// parse guards and calls libpg_query.
+func parse(sql string) ([]*pg.RawStmt, error) {
+	if strings.IndexByte(sql, 0) >= 0 {
+		return nil, pgerr.New(pgerr.CharacterNotInRepertoire, "invalid byte sequence for encoding \"UTF8\": 0x00")
+	}
+	if !utf8.ValidString(sql) {
+		return nil, pgerr.New(pgerr.CharacterNotInRepertoire, "invalid byte sequence for encoding \"UTF8\"")
+	}
+	if err := sqltext.CheckDepth(sql); err != nil {
+		return nil, err
+	}
+	tree, err := pg.Parse(sql)
+	if err != nil {
+		return nil, parseError(sql, err)
+	}
+	return tree.GetStmts(), nil
+}
+
+// parseError words libpg_query's error as PostgreSQL does.
+func parseError(sql string, err error) error {
+	var pe *parser.Error
+	if !errors.As(err, &pe) {
+		return pgerr.New(pgerr.SyntaxError, "the statement cannot be parsed: %s", err)
+	}
+	e := pgerr.New(pgerr.SyntaxError, "%s", pe.Message).
+		WithHint("The router parses with the grammar of PostgreSQL 17; a statement that only another version knows must be run on a shard directly.")
+	if pe.Cursorpos > 0 {
+		e = e.WithPosition(pe.Cursorpos)
+	}
+	return e
+}
+
+// planOne plans one statement.
+func planOne(in *Input, raw *pg.RawStmt, several bool) (Statement, error) {
+	start := int(raw.GetStmtLocation())
+	end := len(in.SQL)
+	if n := int(raw.GetStmtLen()); n > 0 {
+		end = start + n
+	}
+	start, end = trim(in.SQL, start, end)
+	p := &planner{
+		in: in, base: start, end: end, lift: !several,
+		p: &plan.Plan{}, budget: maxTables, params: map[int32]*paramUse{}, sublinks: map[*pg.SubLink]*level{},
+	}
+	if err := p.statement(raw.GetStmt()); err != nil {
+		return Statement{}, err
+	}
+	p.finish()
+	return Statement{Plan: p.p, Start: start, End: end, Text: in.SQL[start:end]}, nil
+}
+
+// trim takes white space and comments off the front and white space off the
+// end.
+func trim(sql string, start, end int) (int, int) {
+	for start < end {
+		switch rest := sql[start:end]; {
+		case isSpace(rest[0]):
+			start++
+		case strings.HasPrefix(rest, "--"):
+			i := strings.IndexAny(rest, "\r\n")
+			if i < 0 {
+				return end, end
+			}
+			start += i + 1
+		case strings.HasPrefix(rest, "/*"):
+			start += blockComment(rest)
+		default:
+			for end > start && isSpace(sql[end-1]) {
+				end--
+			}
+			return start, end
+		}
+	}
+	return start, end
+}
+
+// blockComment is the length of the (nesting) comment at the start of s.
+func blockComment(s string) int {
+	depth := 0
+	for i := 0; i+1 < len(s); {
+		switch s[i : i+2] {
+		case "/*":
+			depth++
+			i += 2
+		case "*/":
+			i += 2
+			if depth--; depth == 0 {
+				return i
+			}
+		default:
+			i++
+		}
+	}
+	return len(s)
+}
+
+func isSpace(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
+
+// maxTables bounds the tables of one statement, WITH queries counted once for
+// each use.
+const maxTables = 1000
+
+// planner plans one statement.
+type planner struct {
+	in   *Input
+	base int // byte of in.SQL where the statement begins
+	end  int
+	lift bool // literals are lifted: their values are not the planner's
+	p    *plan.Plan
+
+	tables []*table // every use of a relation, in the order met
+	budget int
+	views  int // how many view definitions deep: locations mean nothing there
+	params map[int32]*paramUse
+	uses   features
+	tokens []*pg.ScanToken
+
+	anchor *table // whose rows say where an output row is made
+	apart  *table // a sharded table that is not with the anchor
+
+	withs    []*cte
+	sublinks map[*pg.SubLink]*level
+	alias    *pg.Node // the expression of the output column without a name being scanned
+}
+
+// features are what the statement's expressions use, found by walking them.
+type features struct {
+	user       string // a user's function that is not IMMUTABLE
+	userAt     int32
+	unsafe     string // a function of the denylist
+	unsafeAt   int32
+	advisory   string
+	advisoryAt int32
+	sequence   string
+	sequenceAt int32
+	volatile   string
+	volatileAt int32
+	system     string // a system column
+	systemAt   int32
+	setting    bool // set_config
+	home       bool // wants the home shard: catalog functions, reg* casts
+	now        bool
+	viewNow    bool // the transaction's time where no edit can reach it
+	locking    *pg.LockingClause
+	skipLocked bool
+	writes     bool // a data-modifying WITH query
+}
+
+// paramUse counts a parameter's uses and what was inferred of its type.
+type paramUse struct {
+	used, inferred int
+	oid            uint32
+	conflict       bool
+	route          bool // the route depends on it
+}
+
+// finish fills what needs the whole statement.
+func (p *planner) finish() {
+	if p.p.ParamTypes == nil {
+		p.p.ParamTypes = append([]uint32(nil), p.in.ParamTypes...)
+	}
+	for i, t := range p.p.ParamTypes {
+		if t == unknownType {
+			p.p.ParamTypes[i] = 0
+		}
+	}
+	for n, u := range p.params {
+		if p.declared(n) != 0 {
+			continue
+		}
+		if u.route && (u.conflict || u.inferred < u.used) {
+			p.p.NeedParamTypes = true
+		}
+		if u.inferred > 0 && !u.conflict && n >= 1 && n <= 65535 {
+			for int(n) > len(p.p.ParamTypes) {
+				p.p.ParamTypes = append(p.p.ParamTypes, 0)
+			}
+			if u.inferred == u.used {
+				p.p.ParamTypes[n-1] = u.oid
+			}
+		}
+	}
+	for _, t := range p.tables {
+		p.addRef(t.ref())
+	}
+}
+
+// addRef records a table once.
+func (p *planner) addRef(ref plan.TableRef) {
+	for _, r := range p.p.Tables {
+		if r == ref {
+			return
+		}
+	}
+	p.p.Tables = append(p.p.Tables, ref)
+}
+
+// declared is a parameter's declared type, 0 none.
+func (p *planner) declared(n int32) uint32 {
+	if n >= 1 && int(n) <= len(p.in.ParamTypes) {
+		return p.in.ParamTypes[n-1]
+	}
+	return 0
+}
+
+// at gives the position in characters of a byte location of the text, 0 for
+// locations within a view's definition.
+func (p *planner) at(location int32) int {
+	if location < 0 || p.views > 0 || int(location) > len(p.in.SQL) {
+		return 0
+	}
+	return utf8.RuneCountInString(p.in.SQL[:location]) + 1
+}
+
+// refuse makes an error for a refusal at a place of the text.
+func (p *planner) refuse(r pgerr.Refusal, location int32, format string, args ...any) *pgerr.Error {
+	e := r.New(format, args...)
+	if pos := p.at(location); pos > 0 {
+		e = e.WithPosition(pos)
+	}
+	return e
+}
+
+// prove records a step of the proof.
+func (p *planner) prove(format string, args ...any) {
+	p.p.Proof = append(p.p.Proof, fmt.Sprintf(format, args...))
+}
+
+// text is the statement's own text, span the place of a byte location in it.
+func (p *planner) text() string { return p.in.SQL[p.base:p.end] }
+
+// statement dispatches on the kind of statement.
+func (p *planner) statement(n *pg.Node) error {
+	switch s := n.GetNode().(type) {
+	case *pg.Node_SelectStmt:
+		return p.selectStatement(s.SelectStmt)
+	case *pg.Node_InsertStmt:
+		return p.insertStatement(s.InsertStmt)
+	case *pg.Node_UpdateStmt:
+		return p.updateStatement(s.UpdateStmt)
+	case *pg.Node_DeleteStmt:
+		return p.deleteStatement(s.DeleteStmt)
+	case *pg.Node_MergeStmt:
+		return p.mergeStatement(s.MergeStmt)
+	case *pg.Node_CopyStmt:
+		return p.copyStatement(s.CopyStmt)
+	}
+	if done, err := p.control(n); done || err != nil {
+		return err
+	}
+	return p.utility(n)
+}
