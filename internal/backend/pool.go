@@ -1,0 +1,455 @@
+package backend
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sharding-system/sharding/internal/loop"
+	"github.com/sharding-system/sharding/internal/pgerr"
+)
+
+// Options of Pools. They may be changed while running with SetOptions.
+type Options struct {
+	MaxConnections int           // per server address
+	ConnectionTTL  time.Duration // a connection older than this is replaced when next idle; 0 never
+	AcquireTimeout time.Duration // how long Acquire waits at the bound
+	DialTimeout    time.Duration
+}
+
+// Pools is all of a router's connections: permits counted per server for the
+// whole process, idle connections kept by the loop that last used them.
+type Pools struct {
+	opts atomic.Pointer[Options]
+
+	mu        sync.Mutex // guards what follows; held only for look-ups
+	endpoints map[string]*endpoint
+	pools     map[poolKey]*Pool
+	loops     map[*loop.Loop]struct{}
+}
+
+type poolKey struct {
+	loop *loop.Loop
+	key  Key
+}
+
+// endpoint is one server address.
+type endpoint struct {
+	target  Target
+	pools   *Pools
+	permits atomic.Int32 // connections that exist or are being made
+	idle    atomic.Int32 // of these, idle in some loop's pool
+	nwait   atomic.Int32 // len(waiters), read without the lock
+
+	mu      sync.Mutex
+	waiters []*waiter // first come, first served
+
+}
+
+type waiter struct {
+	pool *Pool
+	task *loop.Task
+	conn *Conn // handed over
+	pass bool  // a permit was handed over: dial
+	// Guarded by endpoint.mu: served once it left the queue to be given
+	// something, done once it has been given it or gave up.
+	served, done bool
+}
+
+// Pool is the idle connections of one Key on one loop. Only that loop's
+// coroutines may use it.
+type Pool struct {
+	Key  Key
+	loop *loop.Loop
+	ep   *endpoint
+	idle []*Conn // the most recently used last
+}
+
+// New makes an empty set of pools.
+func New(o Options) *Pools {
+	p := &Pools{endpoints: map[string]*endpoint{}, pools: map[poolKey]*Pool{}, loops: map[*loop.Loop]struct{}{}}
+	p.SetOptions(o)
+	return p
+}
+
+// SetOptions changes bounds; a lower maximum takes effect as connections end.
+func (p *Pools) SetOptions(o Options) { p.opts.Store(&o) }
+
+// Pool finds or makes the pool for key on l. Sessions keep what it returns: it
+// takes a lock.
+func (p *Pools) Pool(l *loop.Loop, tgt Target, key Key) *Pool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if pool := p.pools[poolKey{l, key}]; pool != nil {
+		return pool
+	}
+	ep := p.endpoints[key.Addr]
+	if ep == nil {
+		ep = &endpoint{target: tgt, pools: p}
+		p.endpoints[key.Addr] = ep
+	}
+	pool := &Pool{Key: key, loop: l, ep: ep}
+	p.pools[poolKey{l, key}] = pool
+	p.loops[l] = struct{}{}
+	return pool
+}
+
+// Acquire yields a connection that is idle, clean and alive: one of this loop's,
+// a new one, or, at the bound, the first that is given back anywhere. It
+// suspends t. The error is a *pgerr.Error.
+func (p *Pool) Acquire(t *loop.Task, cred *Credentials) (*Conn, error) {
+	if c := p.pop(); c != nil {
+		return c, nil
+	}
+	if p.ep.tryPermit() {
+		return p.dial(t, cred)
+	}
+	return p.queue(t, cred)
+}
+
+// pop takes the most recently used idle connection that is still good.
+func (p *Pool) pop() *Conn {
+	ttl := p.ep.pools.opts.Load().ConnectionTTL
+	for n := len(p.idle); n > 0; n = len(p.idle) {
+		c := p.idle[n-1]
+		p.idle[n-1] = nil
+		p.idle = p.idle[:n-1]
+		p.ep.idle.Add(-1)
+		// Nothing may arrive on an idle connection that was given back clean, but
+		// for the server's farewell: such a connection is not used again.
+		if c.Readable() || ttl > 0 && time.Since(c.born) > ttl {
+			p.ep.destroy(c)
+			continue
+		}
+		c.taken = true
+		return c
+	}
+	return nil
+}
+
+func (ep *endpoint) tryPermit() bool {
+	limit := int32(ep.pools.opts.Load().MaxConnections)
+	for {
+		n := ep.permits.Load()
+		if n >= limit {
+			return false
+		}
+		if ep.permits.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// dial makes a connection under a permit that the caller holds.
+func (p *Pool) dial(t *loop.Task, cred *Credentials) (*Conn, error) {
+	timeout := p.ep.pools.opts.Load().DialTimeout
+	c, h, err := p.open(t, cred, time.Now().Add(timeout))
+	if err != nil {
+		p.ep.giveBackPermit()
+		return nil, pgerr.From(err)
+	}
+	return &Conn{
+		Conn: c, Key: p.Key, PID: h.pid, Secret: h.secret, TxStatus: 'I', Params: h.params,
+		Settings: map[string]string{}, Prepared: map[string]struct{}{},
+		pool: p, born: time.Now(), taken: true,
+	}, nil
+}
+
+// open connects and logs in. Without TLS all of it runs beside the loop; TLS
+// needs the loop's connection, and so logs in as a coroutine.
+func (p *Pool) open(t *loop.Task, cred *Credentials, deadline time.Time) (c *loop.Conn, h hello, err error) {
+	tgt := p.ep.target
+	var nc net.Conn
+	t.Do(func() {
+		ctx, cancel := context.WithDeadline(t.Loop().Group().Context(), deadline)
+		defer cancel()
+		if nc, err = connect(ctx, tgt); err != nil || tgt.TLS != nil {
+			return
+		}
+		if h, err = greet(nc, p.Key, cred); err != nil {
+			nc.Close()
+		}
+	})
+	if err != nil {
+		return nil, h, err
+	}
+	nc.SetDeadline(time.Time{})
+	if c, err = t.Loop().AttachNet(nc); err != nil || tgt.TLS == nil {
+		return c, h, err
+	}
+	if err = c.StartTLSClient(t, tgt.TLS, deadline); err == nil {
+		h, err = greet(taskIO{t, c, deadline}, p.Key, cred)
+	}
+	if err != nil {
+		c.Close()
+		return nil, h, err
+	}
+	return c, h, nil
+}
+
+// queue waits at the bound.
+func (p *Pool) queue(t *loop.Task, cred *Credentials) (*Conn, error) {
+	ep := p.ep
+	timeout := ep.pools.opts.Load().AcquireTimeout
+	deadline := time.Now().Add(timeout)
+	w := &waiter{pool: p, task: t}
+	ep.mu.Lock()
+	ep.waiters = append(ep.waiters, w)
+	ep.nwait.Add(1)
+	ep.mu.Unlock()
+	// A connection that went idle before we queued, on any loop, serves us too.
+	if ep.idle.Load() > 0 {
+		ep.pools.offerIdle(ep)
+	}
+	// Permits that came free between our look and our queueing likewise.
+	if ep.tryPermit() {
+		ep.passPermit()
+	}
+	for {
+		ep.mu.Lock()
+		done := w.done
+		ep.mu.Unlock()
+		if done {
+			break
+		}
+		_, err := t.Wait(deadline)
+		if err != nil || !time.Now().Before(deadline) {
+			if ep.abandon(w) {
+				if err != nil {
+					return nil, pgerr.From(err)
+				}
+				return nil, pgerr.New(pgerr.TooManyConnections, "no connection to the shard's server came free within %s", timeout).
+					WithDetail("All %d connections that this router may open to %s are in use.", ep.pools.opts.Load().MaxConnections, p.Key.Addr).
+					WithHint("Raise sharding.max_connections (and the server's max_connections), or shorten transactions.")
+			}
+		}
+	}
+	if w.conn != nil {
+		w.conn.taken = true
+		return w.conn, nil
+	}
+	return p.dial(t, cred)
+}
+
+// abandon takes w out of the queue; false when it was given something already.
+func (ep *endpoint) abandon(w *waiter) bool {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if w.served {
+		return false
+	}
+	w.served, w.done = true, true
+	for i, x := range ep.waiters {
+		if x == w {
+			ep.waiters = append(ep.waiters[:i], ep.waiters[i+1:]...)
+			break
+		}
+	}
+	ep.nwait.Add(-1)
+	return true
+}
+
+// first takes the waiter at the head of the queue, nil when there is none.
+func (ep *endpoint) first() *waiter {
+	ep.mu.Lock()
+	defer ep.mu.Unlock()
+	if len(ep.waiters) == 0 {
+		return nil
+	}
+	w := ep.waiters[0]
+	w.served = true
+	ep.waiters = append(ep.waiters[:0], ep.waiters[1:]...)
+	ep.nwait.Add(-1)
+	return w
+}
+
+// finish tells w, whose conn or pass is set, on w's own loop.
+func (ep *endpoint) finish(w *waiter) {
+	ep.mu.Lock()
+	w.done = true
+	ep.mu.Unlock()
+	w.task.WakeFromAnywhere()
+}
+
+// giveBackPermit ends a permit, or passes it on to who waits.
+func (ep *endpoint) giveBackPermit() {
+	if ep.nwait.Load() > 0 {
+		ep.passPermit()
+		return
+	}
+	ep.permits.Add(-1)
+	if ep.nwait.Load() > 0 && ep.tryPermit() {
+		ep.passPermit()
+	}
+}
+
+// passPermit hands a held permit to the first waiter, or ends it.
+func (ep *endpoint) passPermit() {
+	if w := ep.first(); w != nil {
+		w.pass = true
+		ep.finish(w)
+		return
+	}
+	ep.permits.Add(-1)
+}
+
+// destroy closes a connection and ends or passes on its permit.
+func (ep *endpoint) destroy(c *Conn) {
+	c.Conn.Close()
+	ep.giveBackPermit()
+}
+
+// Release gives a connection back. It goes to the pool only when it is whole:
+// outside any transaction, nothing unread, nothing unsent. Everything else is
+// closed, and the server rolls back.
+func (c *Conn) Release() {
+	if !c.taken {
+		panic("backend: released twice")
+	}
+	c.taken = false
+	ep := c.pool.ep
+	if c.broken || c.TxStatus != 'I' || c.Queued() > 0 || len(c.In()) > 0 || c.HupSeen() {
+		ep.destroy(c)
+		return
+	}
+	c.pool.put(c)
+}
+
+// put hands an idle connection to who waits, or keeps it.
+func (p *Pool) put(c *Conn) {
+	ep := p.ep
+	if ep.nwait.Load() > 0 {
+		if w := ep.first(); w != nil {
+			p.hand(c, w)
+			return
+		}
+	}
+	p.idle = append(p.idle, c)
+	ep.idle.Add(1)
+	// A waiter that queued meanwhile has seen either our idle count or nothing;
+	// look once more.
+	if ep.nwait.Load() > 0 {
+		ep.offerFrom(p.loop)
+	}
+}
+
+// hand gives c to w: as it is on the same loop and for the same role, moved to
+// w's loop otherwise; for another role it is closed and its permit passed on.
+func (p *Pool) hand(c *Conn, w *waiter) {
+	ep := p.ep
+	switch {
+	case w.pool == p:
+		w.conn = c
+		ep.finish(w)
+	case w.pool.Key == p.Key:
+		d, err := c.Conn.Detach()
+		if err != nil {
+			c.Conn.Close()
+			w.pass = true
+			ep.finish(w)
+			return
+		}
+		w.pool.loop.Post(func() {
+			lc, err := w.pool.loop.Reattach(d)
+			if err != nil {
+				w.pass = true
+			} else {
+				c.Conn, c.pool, w.conn = lc, w.pool, c
+			}
+			ep.finish(w)
+		})
+	default:
+		c.Conn.Close()
+		w.pass = true
+		ep.finish(w)
+	}
+}
+
+// offerIdle asks every loop to give its idle connections of ep to who waits.
+func (p *Pools) offerIdle(ep *endpoint) {
+	p.mu.Lock()
+	loops := make([]*loop.Loop, 0, len(p.loops))
+	for l := range p.loops {
+		loops = append(loops, l)
+	}
+	p.mu.Unlock()
+	for _, l := range loops {
+		l.Post(func() { ep.offerFrom(l) })
+	}
+}
+
+// offerFrom runs on l: its idle connections of ep go to who waits.
+func (ep *endpoint) offerFrom(l *loop.Loop) {
+	for _, p := range ep.pools.ofLoop(ep, l) {
+		for ep.nwait.Load() > 0 {
+			c := p.pop()
+			if c == nil {
+				break
+			}
+			c.taken = false
+			w := ep.first()
+			if w == nil {
+				p.idle = append(p.idle, c)
+				ep.idle.Add(1)
+				return
+			}
+			p.hand(c, w)
+		}
+	}
+}
+
+func (p *Pools) ofLoop(ep *endpoint, l *loop.Loop) (out []*Pool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for k, pool := range p.pools {
+		if k.loop == l && pool.ep == ep {
+			out = append(out, pool)
+		}
+	}
+	return out
+}
+
+// Stats of one server address.
+type Stats struct {
+	Addr                string
+	Open, Idle, Waiting int
+}
+
+// Stats lists every server address that was ever used.
+func (p *Pools) Stats() (out []Stats) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for addr, ep := range p.endpoints {
+		out = append(out, Stats{addr, int(ep.permits.Load()), int(ep.idle.Load()), int(ep.nwait.Load())})
+	}
+	return out
+}
+
+// Trim runs on l: it closes idle connections that are dead or have outlived
+// ConnectionTTL. The router calls it every few seconds on each loop.
+func (p *Pools) Trim(l *loop.Loop) {
+	ttl := p.opts.Load().ConnectionTTL
+	p.mu.Lock()
+	var mine []*Pool
+	for k, pool := range p.pools {
+		if k.loop == l {
+			mine = append(mine, pool)
+		}
+	}
+	p.mu.Unlock()
+	for _, pool := range mine {
+		keep := pool.idle[:0]
+		for _, c := range pool.idle {
+			if c.Readable() || ttl > 0 && time.Since(c.born) > ttl {
+				pool.ep.idle.Add(-1)
+				pool.ep.destroy(c)
+				continue
+			}
+			keep = append(keep, c)
+		}
+		clear(pool.idle[len(keep):])
+		pool.idle = keep
+	}
+}

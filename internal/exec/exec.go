@@ -1,0 +1,462 @@
+// Package exec carries plans out: it binds a session to the shards that a
+// statement needs, sends each its part, relays or merges the answers, and keeps
+// transactions one over all of them.
+//
+// An Exec belongs to one session (one coroutine on one loop) and is used by
+// nothing else. It promises that a statement is either carried out on all the
+// shards that its plan names or on none, that a connection is given back only
+// when it is clean, and that the client is sent whole messages only.
+package exec
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/sharding-system/sharding"
+	"github.com/sharding-system/sharding/internal/backend"
+	"github.com/sharding-system/sharding/internal/loop"
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
+	"github.com/sharding-system/sharding/internal/twophase"
+)
+
+var (
+	// ErrReported says that the client has been sent the ErrorResponse already.
+	ErrReported = errors.New("exec: the error has been sent to the client")
+	// ErrClientGone says that the client's connection has ended. It ends the session.
+	ErrClientGone = errors.New("exec: the client is gone")
+)
+
+// Fatal says whether err ends the session (the client is gone, the router
+// stops), as opposed to failing a statement.
+func Fatal(err error) bool {
+	return errors.Is(err, ErrClientGone) || errors.Is(err, loop.ErrStopped) || errors.Is(err, loop.ErrClosed)
+}
+
+// Place is where a keyspace's data lives, under one epoch. It is immutable and
+// shared by all sessions.
+type Place struct {
+	Keyspace string
+	Database string
+	Map      *sharding.Map
+	Home     int // index into Shards
+	// Shards are those of the map, in the map's order, then the home shard if
+	// the map does not hold it.
+	Shards  []sharding.ShardID
+	Targets []backend.Target
+	// TwoPhase is false where the keyspace forbids writes on several shards.
+	TwoPhase bool
+}
+
+// Options are what a router gives to all its sessions.
+type Options struct {
+	Pools *backend.Pools
+	// GID makes the name of a new two-phase transaction.
+	GID func() twophase.GID
+	// Service finishes commits in doubt.
+	Service Service
+	// Observe is told of every statement on every shard it ran on; may be nil.
+	Observe func(keyspace string, shard sharding.ShardID, operation string, d time.Duration, failed bool)
+	// Transaction is told of the end of every transaction; may be nil.
+	Transaction func(multi, committed bool)
+}
+
+// Exec is a session's executor.
+type Exec struct {
+	T      *loop.Task
+	Client *loop.Conn
+	Opts   *Options
+	Role   string
+	Cred   *backend.Credentials
+
+	// Place is the newest that the session has seen. It is replaced only
+	// between transactions.
+	Place *Place
+
+	Settings Settings
+	// Told is what ParameterStatus last told the client.
+	Told map[string]string
+	// LastShards are the shards (indexes into Place.Shards) that the last
+	// statement ran on.
+	LastShards []int
+
+	txn   txn
+	ext   ext
+	pools []*backend.Pool // by shard, for Place
+	place *Place          // that pools is for
+
+	free      []*part // for reuse
+	shbuf     []int
+	split     plan.RowSplit
+	cursors   map[string]int // name -> shard
+	pinned    []*part        // connections that the session keeps
+	detached  bool           // a commit is under way: it goes on without the client
+	op        string         // of the statement that runs, for Observe
+	hide      bool           // answers to Bind are the router's own affair
+	startPath string
+	inSeries  bool // several statements of one Query share the implicit block
+	scratch   []byte
+}
+
+// highWater is how much unsent output a client may have before its backend is
+// no longer read.
+var noDeadline time.Time
+
+const highWater = 256 << 10
+
+// part is a shard's share in what the session is doing.
+type part struct {
+	shard      int
+	conn       *backend.Conn
+	began      bool // inside a transaction block of ours
+	wrote      bool // a statement that may write has been sent
+	skipZ      int  // answers of injected Queries to be swallowed, counted by their ReadyForQuery
+	skipErr    *pgerr.Error
+	owes       bool   // an answer is due that nothing has read yet
+	headerSeen bool   // COPY TO: this part's header line is past
+	rows       []byte // COPY FROM: rows for the next CopyData
+	tainted    bool   // clean before another session may have it
+	pinned     string // why the session keeps it, "" when it does not
+	pend       int    // bytes of the frame that frame() returned last
+	big        int    // bytes of a frame that are still to be passed through
+	unit       unit
+	start      time.Time
+}
+
+// acquire yields a part with a clean connection to shard, with the session's
+// settings applied.
+func (x *Exec) acquire(shard int) (*part, error) {
+	for i, p := range x.pinned {
+		if p.shard == shard {
+			x.pinned = slices.Delete(x.pinned, i, i+1)
+			return p, x.ensureSettings(p)
+		}
+	}
+	if x.place != x.Place {
+		x.place = x.Place
+		x.pools = make([]*backend.Pool, len(x.Place.Shards))
+	}
+	pool := x.pools[shard]
+	if pool == nil {
+		tgt := x.Place.Targets[shard]
+		pool = x.Opts.Pools.Pool(x.T.Loop(), tgt, backend.Key{Addr: tgt.Addr, Database: x.Place.Database, Role: x.Role})
+		x.pools[shard] = pool
+	}
+	c, err := pool.Acquire(x.T, x.Cred)
+	if err != nil {
+		var e *pgerr.Error
+		if errors.As(err, &e) && e.Detail == "" {
+			c := *e
+			c.Detail = "Shard " + string(x.Place.Shards[shard]) + "."
+			return nil, &c
+		}
+		return nil, err
+	}
+	p := x.newPart()
+	p.shard, p.conn = shard, c
+	return p, x.ensureSettings(p)
+}
+
+// ensureSettings brings p's connection to the session's settings; a failure
+// gives p up.
+func (x *Exec) ensureSettings(p *part) error {
+	err := x.applySettings(p)
+	if err != nil {
+		p.conn.Break()
+		p.pinned = ""
+		x.release(p)
+	}
+	return err
+}
+
+func (x *Exec) newPart() *part {
+	if n := len(x.free); n > 0 {
+		p := x.free[n-1]
+		x.free = x.free[:n-1]
+		*p = part{unit: unit{queue: p.unit.queue[:0]}}
+		return p
+	}
+	return &part{}
+}
+
+// release gives a part's connection back to its pool.
+func (x *Exec) release(p *part) {
+	if p.conn == nil {
+		return
+	}
+	if p.pend > 0 {
+		p.conn.Consume(p.pend)
+		p.pend = 0
+	}
+	if p.skipZ > 0 || p.big > 0 || p.unit.open || p.owes {
+		p.conn.Break()
+	}
+	x.T.Want(p.conn.Conn, 0)
+	if p.pinned != "" && !p.conn.Broken() && p.conn.TxStatus == 'I' {
+		pin := *p
+		pin.began, pin.wrote = false, false
+		x.pinned = append(x.pinned, &pin)
+		p.conn = nil
+		x.free = append(x.free, p)
+		return
+	}
+	if p.tainted {
+		// What a function of a user's left behind is unknown.
+		p.conn.Break()
+	}
+	p.conn.Release()
+	p.conn = nil
+	x.free = append(x.free, p)
+}
+
+// lostShard is the error for a connection that ended under a statement.
+func (x *Exec) lostShard(p *part, err error) *pgerr.Error {
+	p.conn.Break()
+	return pgerr.New(pgerr.ConnectionFailure, "the connection to shard %s was lost", x.Place.Shards[p.shard]).
+		WithHint("What the statement did there is rolled back unless its COMMIT had been sent. Run the transaction again.").WithCause(err)
+}
+
+// wait suspends the session until p has something to read, or output of p or
+// the client can be sent on. It notices a client that goes away.
+func (x *Exec) wait(p *part) error {
+	t, c := x.T, x.Client
+	if c.Queued() > 0 && !x.detached {
+		if err := c.Flush(); err != nil && err != loop.ErrWouldBlock {
+			return ErrClientGone
+		}
+	}
+	ev := loop.Hangup
+	if c.Queued() > 0 {
+		ev |= loop.Writable
+	}
+	if x.detached {
+		ev = 0
+	}
+	t.Want(c, ev)
+	var bev loop.Events
+	if c.Queued() <= highWater || x.detached {
+		bev = loop.Readable
+	}
+	if p.conn.Queued() > 0 {
+		bev |= loop.Writable
+	}
+	t.Want(p.conn.Conn, bev)
+	if _, err := t.Wait(noDeadline); err != nil {
+		return err
+	}
+	if c.HupSeen() && !x.detached {
+		return ErrClientGone
+	}
+	if p.conn.Queued() > 0 {
+		if err := p.conn.Flush(); err != nil && err != loop.ErrWouldBlock {
+			return x.lostShard(p, err)
+		}
+	}
+	return nil
+}
+
+// flush sends what is queued for p; what does not go out now goes with wait.
+func (x *Exec) flush(p *part) error {
+	p.start = time.Now()
+	if err := p.conn.Flush(); err != nil && err != loop.ErrWouldBlock {
+		return x.lostShard(p, err)
+	}
+	return nil
+}
+
+// fill reads more from p, waiting for it.
+func (x *Exec) fill(p *part) error {
+	for {
+		_, err := p.conn.Fill()
+		switch err {
+		case nil:
+			return nil
+		case loop.ErrWouldBlock:
+			if err := x.wait(p); err != nil {
+				return err
+			}
+		default:
+			return x.lostShard(p, err)
+		}
+	}
+}
+
+// errBadFrame: a server does not send such lengths; something else speaks there.
+var errBadFrame = errors.New("exec: invalid message length from the shard")
+
+// tell says whether the client is to be told a setting's value, and takes it as told.
+func (x *Exec) tell(name, value string) bool {
+	if have, ok := x.Told[name]; ok && have == value || x.Told == nil {
+		return false
+	}
+	x.Told[name] = value
+	return true
+}
+
+// frame yields p's next message, whole, waiting for it. It is valid until the
+// next call. Answers of injected Queries are swallowed; the first error among
+// them is kept in p.skipErr.
+func (x *Exec) frame(p *part) (byte, []byte, error) {
+	for {
+		if p.pend > 0 {
+			p.conn.Consume(p.pend)
+			p.pend = 0
+		}
+		buf := p.conn.In()
+		typ, n, _ := pgwire.Frame(buf)
+		if n < 0 {
+			return 0, nil, x.lostShard(p, errBadFrame)
+		}
+		if n == 0 || n > len(buf) {
+			if n > 0 {
+				p.conn.Reserve(n)
+			}
+			if err := x.fill(p); err != nil {
+				return 0, nil, err
+			}
+			continue
+		}
+		p.pend = n
+		if typ == pgwire.TypeParameterStatus {
+			x.parameterStatus(p, buf[:n], p.skipZ == 0)
+			continue
+		}
+		if p.skipZ > 0 {
+			x.swallow(p, typ, buf[:n])
+			continue
+		}
+		if typ == pgwire.TypeReadyForQuery {
+			p.conn.TxStatus = buf[5]
+		}
+		return typ, buf[:n], nil
+	}
+}
+
+// swallow takes a message that answers an injected Query.
+func (x *Exec) swallow(p *part, typ byte, msg []byte) {
+	switch typ {
+	case pgwire.TypeErrorResponse:
+		if e, err := pgwire.ParseError(msg[5:]); err == nil && p.skipErr == nil {
+			p.skipErr = e
+		}
+	case pgwire.TypeReadyForQuery:
+		p.conn.TxStatus = msg[5]
+		p.skipZ--
+	}
+}
+
+// parameterStatus keeps what the client was told in step with what is true.
+func (x *Exec) parameterStatus(p *part, msg []byte, relay bool) {
+	name, value, err := pgwire.ParseParameterStatus(msg[5:])
+	if err != nil {
+		return
+	}
+	if relay && x.tell(string(name), string(value)) {
+		x.Client.Write(msg)
+	}
+	p.conn.Params[string(name)] = string(value)
+}
+
+// settle waits until every injected Query of p is answered and yields the first
+// error among the answers.
+func (x *Exec) settle(p *part) error {
+	for p.skipZ > 0 {
+		buf := p.conn.In()
+		typ, n, _ := pgwire.Frame(buf)
+		if n < 0 {
+			return x.lostShard(p, errBadFrame)
+		}
+		if n == 0 || n > len(buf) {
+			if n > 0 {
+				p.conn.Reserve(n)
+			}
+			if err := x.fill(p); err != nil {
+				return err
+			}
+			continue
+		}
+		if typ == pgwire.TypeParameterStatus {
+			x.parameterStatus(p, buf[:n], false)
+		}
+		x.swallow(p, typ, buf[:n])
+		p.conn.Consume(n)
+	}
+	if e := p.skipErr; e != nil {
+		p.skipErr = nil
+		return e
+	}
+	return nil
+}
+
+// query runs sql on p by itself and yields its error, if it failed. Rows are
+// passed to row, which may be nil.
+func (x *Exec) query(p *part, sql string, row func(*pgwire.Values)) (tag string, err error) {
+	x.sendQuery(p, sql)
+	if err := x.flush(p); err != nil {
+		return "", err
+	}
+	return x.answer(p, row)
+}
+
+func (x *Exec) sendQuery(p *part, sql string) {
+	p.conn.SetOut(pgwire.AppendQuery(p.conn.OutBuf(), sql))
+}
+
+// answer reads one Query's answers to its ReadyForQuery.
+func (x *Exec) answer(p *part, row func(*pgwire.Values)) (tag string, failed error) {
+	for {
+		typ, msg, err := x.frame(p)
+		if err != nil {
+			return "", err
+		}
+		switch typ {
+		case pgwire.TypeDataRow:
+			if row != nil {
+				r, err := pgwire.ParseDataRow(msg[5:])
+				if err != nil {
+					return "", x.lostShard(p, err)
+				}
+				vals := r.Values()
+				row(&vals)
+			}
+		case pgwire.TypeCommandComplete:
+			tag = string(msg[5 : len(msg)-1])
+		case pgwire.TypeErrorResponse:
+			if failed == nil {
+				failed = x.parseError(p, msg)
+			}
+		case pgwire.TypeReadyForQuery:
+			return tag, failed
+		}
+	}
+}
+
+func (x *Exec) parseError(p *part, msg []byte) error {
+	e, err := pgwire.ParseError(msg[5:])
+	if err != nil {
+		return x.lostShard(p, err)
+	}
+	return e
+}
+
+// Close ends whatever the session holds on shards: open transactions are rolled
+// back, running statements are cancelled. The session is over or failing.
+func (x *Exec) Close() {
+	for _, p := range x.txn.parts {
+		if p.conn != nil {
+			if p.conn.TxStatus != 'I' || p.began || p.unit.open {
+				p.conn.Break()
+			}
+			x.release(p)
+		}
+	}
+	x.txn.parts = nil
+	for _, p := range x.pinned {
+		p.conn.Break()
+		p.pinned = ""
+		x.release(p)
+	}
+	x.pinned = nil
+}

@@ -1,0 +1,566 @@
+package exec
+
+import (
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
+	"github.com/sharding-system/sharding/internal/sqltext"
+)
+
+// Stmt is a prepared statement as a session knows it; which backends have it is
+// the backends' to know.
+type Stmt struct {
+	ID       uint64 // unique in the process
+	Name     string // the client's, "" for the unnamed statement
+	Shared   string // the name on backends, "" for the unnamed statement
+	SQL      string
+	OIDs     []uint32 // as the client prescribed
+	Rest     []byte   // of its Parse message, behind the text
+	Literals []sqltext.Literal
+	Plan     *plan.Plan // nil for an empty statement
+	// State is the keyspace's state that Plan was made under, for its maker.
+	State any
+	// Types of all parameters, once a backend has described the statement.
+	Types []uint32
+}
+
+// Deferred says that nothing of the statement is sent before its Execute, which
+// runs it as a simple Query would: what the session itself carries out, COPY,
+// and what has no rows and may not be prepared across shards.
+func (s *Stmt) Deferred() bool {
+	if s.Plan == nil {
+		return false
+	}
+	p := s.Plan
+	return p.Action != plan.Run && !(p.Action == plan.Local && p.Control.Kind == plan.Show) || p.NotInBlock
+}
+
+// Portal is a bound statement.
+type Portal struct {
+	Name    string
+	Stmt    *Stmt
+	Buf     []byte // its Bind message's body: Args and Rest point into it
+	Rest    []byte // of it, what follows the names
+	Args    plan.Args
+	Results []int16
+	Shards  []int // where it runs
+	many    bool
+	on      *part // where it is bound, nil before
+}
+
+// Reset makes a portal anew for a statement.
+func (po *Portal) Reset(s *Stmt) {
+	po.Stmt, po.many, po.on = s, false, nil
+	po.Shards = po.Shards[:0]
+}
+
+// ext is the state of the extended protocol between two Syncs.
+type ext struct {
+	cur *part // the part that messages go to
+}
+
+// switchTo makes p the part that messages go to; the answers of the one before
+// are relayed first, so that the client gets all in order.
+func (x *Exec) switchTo(p *part) error {
+	if x.ext.cur == p {
+		return nil
+	}
+	if err := x.ExtFlush(); err != nil {
+		return err
+	}
+	x.ext.cur = p
+	return nil
+}
+
+// ExtFlush sends what is queued and relays every answer that is due.
+func (x *Exec) ExtFlush() error {
+	p := x.ext.cur
+	if p == nil || !p.unit.pending() {
+		return nil
+	}
+	x.ownAnswers(p)
+	if !p.unit.pending() {
+		return nil
+	}
+	p.conn.SetOut(pgwire.AppendFlush(p.conn.OutBuf()))
+	if err := x.flush(p); err != nil {
+		return err
+	}
+	failed, copyIn, err := x.relay(p, atPending, false)
+	if err == nil && copyIn {
+		err = pgerr.New(pgerr.InternalError, "a COPY that was not planned as one")
+		p.conn.Break()
+	}
+	if err != nil {
+		x.Fail()
+		return err
+	}
+	if failed {
+		x.Fail()
+		return ErrReported
+	}
+	return nil
+}
+
+// Answer gives the client an answer of the router's own (a message without a
+// body), in its place behind those that are due.
+func (x *Exec) Answer(typ byte) {
+	if p := x.ext.cur; p != nil && p.unit.pending() {
+		p.unit.push(expectation{what: answered, typ: typ})
+		return
+	}
+	x.Client.SetOut(appendEmpty(x.Client.OutBuf(), typ))
+}
+
+// need yields the part on shard for extended messages. A second shard in one
+// pipeline makes it a transaction over both.
+func (x *Exec) need(shard int) (*part, error) {
+	p := x.find(shard)
+	if p == nil && !x.txn.block && len(x.txn.parts) > 0 {
+		if err := x.upgrade(); err != nil {
+			return nil, err
+		}
+	}
+	if p == nil {
+		var err error
+		if p, err = x.bind(shard); err != nil {
+			x.Fail()
+			return nil, err
+		}
+	}
+	if err := x.switchTo(p); err != nil {
+		return nil, err
+	}
+	p.unit.open = true
+	return p, nil
+}
+
+const beginName = "sharding_begin"
+
+// upgrade opens an implicit block: what the pipeline has done so far without
+// one joins it, since PostgreSQL takes a BEGIN inside a pipeline as covering the
+// implicit transaction that the pipeline is.
+func (x *Exec) upgrade() error {
+	parts := x.txn.parts
+	x.txn = txn{block: true, begin: "BEGIN", parts: parts, saves: x.txn.saves[:0], before: x.Settings.save()}
+	for _, p := range parts {
+		p.began = true
+		if !p.unit.open {
+			x.inject(p, x.txn.begin)
+			continue
+		}
+		if err := x.switchTo(p); err != nil {
+			return err
+		}
+		out := p.conn.OutBuf()
+		if _, ok := p.conn.Prepared[beginName]; !ok {
+			p.conn.Remember(beginName)
+			out, _ = pgwire.AppendParse(out, beginName, x.txn.begin, nil)
+			p.unit.push(expectation{what: hidden, name: beginName})
+		}
+		out, _ = pgwire.AppendBind(out, &pgwire.Bind{Portal: beginName, Statement: beginName})
+		out = pgwire.AppendExecute(out, beginName, 0)
+		p.conn.SetOut(out)
+		p.unit.push(expectation{what: hidden})
+		p.unit.push(expectation{what: hidden})
+	}
+	return nil
+}
+
+// OpenUnits says whether a pipeline is under way on a backend.
+func (x *Exec) OpenUnits() bool {
+	for _, p := range x.txn.parts {
+		if p.unit.open {
+			return true
+		}
+	}
+	return false
+}
+
+// closeUnits ends the pipelines that are open on backends, without ending the
+// implicit transaction that they are: what follows runs by simple Queries.
+func (x *Exec) closeUnits() error {
+	ran := false
+	for _, p := range x.txn.parts {
+		ran = ran || p.unit.open && p.unit.ran
+	}
+	if ran && !x.txn.block {
+		if err := x.upgrade(); err != nil {
+			return err
+		}
+	}
+	if err := x.ExtFlush(); err != nil {
+		return err
+	}
+	x.ext.cur = nil
+	for _, p := range x.txn.parts {
+		if !p.unit.open {
+			continue
+		}
+		p.conn.SetOut(pgwire.AppendSync(p.conn.OutBuf()))
+		if err := x.flush(p); err != nil {
+			return err
+		}
+		if _, _, err := x.relay(p, atReady, false); err != nil {
+			return err
+		}
+	}
+	if !x.txn.block {
+		x.unbindAll()
+	}
+	return nil
+}
+
+// ExtPrepare sends a statement's Parse to a shard for the client. Where the
+// backend has the statement already, the router answers.
+func (x *Exec) ExtPrepare(s *Stmt, shard int) error {
+	p, err := x.need(shard)
+	if err != nil {
+		return err
+	}
+	x.parse(p, s, relayed)
+	return nil
+}
+
+// parse makes sure that p's server has the statement.
+func (x *Exec) parse(p *part, s *Stmt, what expect) {
+	c := p.conn
+	if s.Shared == "" {
+		if what == hidden && c.UnnamedOwner == s.ID {
+			return
+		}
+		c.UnnamedOwner = s.ID
+	} else if _, ok := c.Prepared[s.Shared]; ok {
+		if what == relayed {
+			x.Answer(pgwire.TypeParseComplete)
+		}
+		return
+	} else if evict := c.Remember(s.Shared); evict != "" {
+		c.SetOut(pgwire.AppendClose(c.OutBuf(), pgwire.KindStatement, evict))
+		p.unit.push(expectation{what: hidden})
+	}
+	c.SetOut(pgwire.AppendParseRest(c.OutBuf(), s.Shared, s.SQL, s.Rest))
+	p.unit.push(expectation{what: what, name: s.Shared})
+}
+
+// ExtDescribeStatement relays a Describe of a statement.
+func (x *Exec) ExtDescribeStatement(s *Stmt, shard int) error {
+	p, err := x.need(shard)
+	if err != nil {
+		return err
+	}
+	x.parse(p, s, hidden)
+	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindStatement, s.Shared))
+	p.unit.push(expectation{what: relayed})
+	return nil
+}
+
+// ExtBind places a portal. On one shard its Bind is sent; over several, each
+// shard's is sent with Execute.
+func (x *Exec) ExtBind(po *Portal) error {
+	if len(po.Shards) > 1 {
+		po.many = true
+		if !x.hide {
+			x.Answer(pgwire.TypeBindComplete)
+		}
+		return nil
+	}
+	p, err := x.need(po.Shards[0])
+	if err != nil {
+		return err
+	}
+	what := relayed
+	if x.hide {
+		what = hidden
+	}
+	return x.bindOn(p, po, nil, what, x.sharedNow(p))
+}
+
+// bindOn sends a portal's Bind to p, behind the Parse that it needs.
+func (x *Exec) bindOn(p *part, po *Portal, rows []int, what expect, several bool) error {
+	s := po.Stmt
+	name := s.Shared
+	if s.Plan != nil && (rows != nil || len(s.Plan.Edits) > 0 || several && len(s.Plan.NowEdits) > 0) {
+		// A text of its own: through the unnamed statement.
+		text, err := x.text(s.Plan, &po.Args, p, rows, several)
+		if err != nil {
+			return err
+		}
+		name = ""
+		p.conn.UnnamedOwner = 0
+		out, err := pgwire.AppendParse(p.conn.OutBuf(), "", text, po.Args.ParamTypes)
+		if err != nil {
+			return pgerr.From(err)
+		}
+		p.conn.SetOut(out)
+		p.unit.push(expectation{what: hidden})
+	} else {
+		x.parse(p, s, hidden)
+	}
+	p.conn.SetOut(pgwire.AppendBindRest(p.conn.OutBuf(), po.Name, name, po.Rest))
+	p.unit.push(expectation{what: what})
+	po.on = p
+	return nil
+}
+
+// Hide makes ExtBind keep its answer from the client (SQL's EXECUTE).
+func (x *Exec) Hide(on bool) { x.hide = on }
+
+// ExtClosePortal relays a Close of a portal.
+func (x *Exec) ExtClosePortal(po *Portal) error {
+	if po.many || po.on == nil || po.on.conn == nil {
+		x.Answer(pgwire.TypeCloseComplete)
+		return nil
+	}
+	p, err := x.need(po.Shards[0])
+	if err != nil {
+		return err
+	}
+	p.conn.SetOut(pgwire.AppendClose(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
+	p.unit.push(expectation{what: relayed})
+	return nil
+}
+
+// ExtDescribePortal relays a Describe of a portal.
+func (x *Exec) ExtDescribePortal(po *Portal) error {
+	p := po.on
+	if po.many {
+		var err error
+		if p, err = x.need(po.Shards[0]); err != nil {
+			return err
+		}
+		if po.on == nil {
+			if err := x.bindOn(p, po, x.rowsFor(po, po.Shards[0]), hidden, true); err != nil {
+				return err
+			}
+		}
+	} else if _, err := x.need(po.Shards[0]); err != nil {
+		return err
+	}
+	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
+	p.unit.push(expectation{what: relayed})
+	return nil
+}
+
+// ExtExecute runs a portal.
+func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
+	if err := x.Aborted(); err != nil {
+		return err
+	}
+	if po.many {
+		return x.executeMany(po, maxRows)
+	}
+	p, err := x.need(po.Shards[0])
+	if err != nil {
+		return err
+	}
+	if po.Stmt.Plan != nil {
+		x.op = po.Stmt.Plan.Operation
+		x.touch(po.Stmt.Plan, p)
+		x.cursorRan(po.Stmt.Plan, po.Shards[0])
+	}
+	x.LastShards = append(x.LastShards[:0], po.Shards...)
+	p.unit.ran = true
+	p.conn.SetOut(pgwire.AppendExecute(p.conn.OutBuf(), po.Name, maxRows))
+	p.unit.push(expectation{what: relayed})
+	return nil
+}
+
+func (x *Exec) rowsFor(po *Portal, shard int) []int {
+	if po.Stmt.Plan.Route.Kind != plan.Rows {
+		return nil
+	}
+	if err := po.Stmt.Plan.BindRows(&x.split, &po.Args, x.Place.Map); err != nil {
+		return nil // it was bound before without one
+	}
+	return x.split.Rows(nil, shard)
+}
+
+// executeMany runs a portal on several shards and merges their answers.
+func (x *Exec) executeMany(po *Portal, maxRows int32) error {
+	pl := po.Stmt.Plan
+	if maxRows != 0 && pl.Returns {
+		return pgerr.New(pgerr.FeatureNotSupported, "a row limit on Execute is not supported for a statement over several shards").
+			WithHint("Set the driver's fetch size to 0, or name one shard key.")
+	}
+	if pl.Access >= plan.Lock && !x.Place.TwoPhase {
+		return pgerr.New(pgerr.FeatureNotSupported, "keyspace %q forbids writes on several shards", x.Place.Keyspace).
+			WithHint("Its two_phase_commit is off: name one shard key, or set it to required.")
+	}
+	if err := x.ExtFlush(); err != nil {
+		return err
+	}
+	if !x.txn.block && (pl.Access >= plan.Lock || len(pl.NowEdits) > 0) {
+		if err := x.upgrade(); err != nil {
+			return err
+		}
+		if err := x.ExtFlush(); err != nil {
+			return err
+		}
+	}
+	m := merger{x: x, plan: pl, formats: po.Results}
+	for _, shard := range po.Shards {
+		p := x.find(shard)
+		if p == nil {
+			var err error
+			if p, err = x.bind(shard); err != nil {
+				x.Fail()
+				return err
+			}
+		}
+		p.unit.open, p.unit.ran = true, true
+		x.touch(pl, p)
+		f := fragment{shard: shard, rows: x.rowsFor(po, shard)}
+		if po.on != p {
+			on := po.on
+			if err := x.bindOn(p, po, f.rows, hidden, true); err != nil {
+				return err
+			}
+			po.on = on
+		}
+		out := pgwire.AppendExecute(p.conn.OutBuf(), po.Name, 0)
+		p.conn.SetOut(pgwire.AppendFlush(out))
+		p.owes = true
+		if err := x.flush(p); err != nil {
+			x.Fail()
+			return err
+		}
+		m.parts, m.frags = append(m.parts, p), append(m.frags, f)
+	}
+	x.ext.cur = nil
+	x.LastShards = append(x.LastShards[:0], po.Shards...)
+	tag, err := m.run()
+	for _, p := range m.parts {
+		x.observe(p, err != nil)
+		if err == nil {
+			p.unit.head, p.unit.queue = 0, p.unit.queue[:0]
+		} else {
+			x.unitFailed(p)
+			if p.owes {
+				p.conn.Break()
+			}
+		}
+	}
+	if err != nil {
+		x.Fail()
+		return err
+	}
+	x.Client.SetOut(pgwire.AppendCommandComplete(x.Client.OutBuf(), tag))
+	return nil
+}
+
+// ExtRun runs a deferred statement's portal.
+func (x *Exec) ExtRun(po *Portal) error {
+	if err := x.closeUnits(); err != nil {
+		return err
+	}
+	x.inSeries = true
+	defer func() { x.inSeries = false }()
+	_, err := x.Run(po.Stmt.Plan, &po.Args, false)
+	return err
+}
+
+// CloseUnits ends open pipelines before the session itself carries something
+// out (BEGIN, COMMIT, SET).
+func (x *Exec) CloseUnits() error { return x.closeUnits() }
+
+// ExtSync ends a pipeline: its implicit transaction commits, or rolls back when
+// something failed. ready says that ReadyForQuery has been passed on; the error
+// is to be told to the client before it.
+func (x *Exec) ExtSync(failed bool) (ready bool, err error) {
+	x.ext.cur = nil
+	var open []*part
+	for _, p := range x.txn.parts {
+		if p.unit.open && !p.conn.Broken() {
+			open = append(open, p)
+		}
+	}
+	if failed && !x.txn.block {
+		for _, p := range open {
+			if p.unit.ran && !p.unit.failed {
+				// Its Sync would commit what a failed pipeline must not.
+				p.conn.Break()
+			}
+		}
+	}
+	sole := len(open) == 1 && (!x.txn.block || x.txn.explicit) && !(failed && x.txn.explicit)
+	for _, p := range open {
+		if p.conn.Broken() {
+			continue
+		}
+		p.conn.SetOut(pgwire.AppendSync(p.conn.OutBuf()))
+		if err := x.flush(p); err != nil {
+			return false, x.endPipeline(err)
+		}
+		bad, copyIn, err := x.relay(p, atReady, sole)
+		if err == nil && copyIn {
+			p.conn.Break()
+			err = pgerr.New(pgerr.InternalError, "a COPY that was not planned as one")
+		}
+		x.observe(p, bad || err != nil)
+		if err != nil {
+			return false, x.endPipeline(err)
+		}
+		failed = failed || bad
+		ready = sole
+	}
+	return ready, x.EndImplicit(failed)
+}
+
+func (x *Exec) endPipeline(err error) error {
+	if Fatal(err) {
+		return err
+	}
+	if e := x.EndImplicit(true); e != nil && Fatal(e) {
+		return e
+	}
+	return err
+}
+
+// DescribeTypes asks shard for a statement's parameter types, by itself: nothing
+// of it reaches the client. It must not run inside an open pipeline.
+func (x *Exec) DescribeTypes(s *Stmt, shard int) ([]uint32, error) {
+	own := x.find(shard) == nil
+	p, err := x.bind(shard)
+	if err != nil {
+		return nil, err
+	}
+	c := p.conn
+	out := pgwire.AppendParseRest(c.OutBuf(), "", s.SQL, s.Rest)
+	out = pgwire.AppendDescribe(out, pgwire.KindStatement, "")
+	c.SetOut(pgwire.AppendSync(out))
+	c.UnnamedOwner = 0
+	p.owes = true
+	if err := x.flush(p); err != nil {
+		return nil, err
+	}
+	var types []uint32
+	var failed error
+	for {
+		typ, msg, err := x.frame(p)
+		if err != nil {
+			return nil, err
+		}
+		switch typ {
+		case pgwire.TypeParameterDescription:
+			d, err := pgwire.ParseParameterDescription(msg[5:])
+			if err != nil {
+				return nil, x.lostShard(p, err)
+			}
+			for i := range d.Len() {
+				types = append(types, d.At(i))
+			}
+		case pgwire.TypeErrorResponse:
+			failed = x.parseError(p, msg)
+		case pgwire.TypeReadyForQuery:
+			p.owes = false
+			if own && !x.txn.block {
+				x.unbindAll()
+			}
+			if failed != nil {
+				x.Fail()
+			}
+			return types, failed
+		}
+	}
+}

@@ -1,0 +1,240 @@
+package exec
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
+)
+
+// merger makes one answer of the answers of several shards, which it reads one
+// after the other (they compute side by side; what is not read yet waits in the
+// sockets).
+type merger struct {
+	x     *Exec
+	plan  *plan.Plan
+	parts []*part
+	frags []fragment
+	// simple: answers end with ReadyForQuery and RowDescription goes to the
+	// client; otherwise (extended) they end with CommandComplete and the caller
+	// has described the rows.
+	simple bool
+	// binary: result columns that the client asked for in binary (extended).
+	formats []int16
+
+	tags      []string
+	described bool
+	copyOut   bool
+	agg       *aggregator
+	held      [][][]byte // InOrder: rows of each part
+}
+
+// run reads everything. The first error of any shard is returned once all have
+// been read to their end, so that their connections stay usable.
+func (m *merger) run() (tag string, err error) {
+	if m.plan.Multi.Kind == plan.Aggregate {
+		m.agg = newAggregator(m.plan.Multi.Columns, m.formats)
+	}
+	var first error
+	for i, p := range m.parts {
+		if err := m.read(i, p, first != nil); err != nil {
+			if Fatal(err) {
+				return "", err
+			}
+			if first == nil {
+				first = err
+			}
+		}
+	}
+	if first != nil {
+		return "", first
+	}
+	return m.finish()
+}
+
+// read takes one part's answers; drop: an earlier part failed, rows are read
+// and thrown away.
+func (m *merger) read(i int, p *part, drop bool) error {
+	x := m.x
+	var failed error
+	for {
+		typ, msg, err := x.frame(p)
+		if err != nil {
+			return err
+		}
+		switch typ {
+		case pgwire.TypeRowDescription:
+			if m.simple && !m.described && !drop {
+				m.described = true
+				x.Client.Write(msg)
+			}
+		case pgwire.TypeDataRow:
+			if !drop && failed == nil {
+				if err := m.row(i, msg); err != nil {
+					failed = err
+				}
+			}
+		case pgwire.TypeCopyOutResponse:
+			if !m.copyOut && !drop {
+				m.copyOut = true
+				x.Client.Write(msg)
+			}
+		case pgwire.TypeCopyData:
+			if !drop {
+				if err := m.copyRow(i, p, msg); err != nil {
+					return err
+				}
+			}
+		case pgwire.TypeCopyDone:
+		case pgwire.TypeNoticeResponse:
+			if i == 0 || m.plan.Multi.Kind != plan.Same {
+				x.Client.Write(msg)
+			}
+		case pgwire.TypeCommandComplete:
+			m.tags = append(m.tags, string(msg[5:len(msg)-1]))
+			if !m.simple {
+				p.owes = false
+				return failed
+			}
+		case pgwire.TypeErrorResponse:
+			if failed == nil {
+				failed = x.shardError(p, msg)
+			}
+			if !m.simple {
+				p.unit.failed = true
+				p.owes = false
+				return failed
+			}
+		case pgwire.TypeReadyForQuery:
+			p.owes = false
+			if p.skipErr != nil {
+				return x.beginFailed(p)
+			}
+			return failed
+		}
+		if x.Client.Queued() > highWater {
+			if err := x.drainClient(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// shardError is an ErrorResponse of one of several shards: its own words, with
+// the shard named in the detail where there is room for it.
+func (x *Exec) shardError(p *part, msg []byte) error {
+	e, err := pgwire.ParseError(msg[5:])
+	if err != nil {
+		return x.lostShard(p, err)
+	}
+	where := fmt.Sprintf("On shard %s.", x.Place.Shards[p.shard])
+	if e.Detail == "" {
+		e.Detail = where
+	}
+	return e
+}
+
+func (m *merger) row(i int, msg []byte) error {
+	switch m.plan.Multi.Kind {
+	case plan.Aggregate:
+		if m.agg == nil {
+			break
+		}
+		return m.agg.add(msg)
+	case plan.Same:
+		if i > 0 {
+			return nil
+		}
+	case plan.InOrder:
+		if m.held == nil {
+			m.held = make([][][]byte, len(m.parts))
+		}
+		m.held[i] = append(m.held[i], append([]byte(nil), msg...))
+		return nil
+	}
+	m.x.Client.Write(msg)
+	return nil
+}
+
+func (m *merger) copyRow(i int, p *part, msg []byte) error {
+	if i > 0 && m.plan.Copy != nil && m.plan.Copy.Options.Header && !p.headerSeen {
+		p.headerSeen = true
+		return nil
+	}
+	m.x.Client.Write(msg)
+	return nil
+}
+
+// finish sends what was held back and makes the tag.
+func (m *merger) finish() (string, error) {
+	x := m.x
+	switch {
+	case m.agg != nil:
+		row, err := m.agg.row(x.Client.OutBuf())
+		if err != nil {
+			return "", err
+		}
+		x.Client.SetOut(row)
+		return "SELECT 1", nil
+	case m.held != nil:
+		if err := m.interleave(); err != nil {
+			return "", err
+		}
+	case m.copyOut:
+		x.Client.SetOut(appendEmpty(x.Client.OutBuf(), pgwire.TypeCopyDone))
+	}
+	if m.plan.Multi.Kind == plan.Same {
+		for _, t := range m.tags[1:] {
+			if t != m.tags[0] {
+				return "", pgerr.New(pgerr.InternalError, "shards disagree: %q on %s, %q on another", m.tags[0], x.Place.Shards[m.parts[0].shard], t).
+					WithHint("The copies of a reference table differ. Nothing was changed.")
+			}
+		}
+		return m.tags[0], nil
+	}
+	return addTags(m.tags), nil
+}
+
+// interleave sends RETURNING rows in the order of VALUES.
+func (m *merger) interleave() error {
+	total := 0
+	for i := range m.parts {
+		if len(m.held[i]) != len(m.frags[i].rows) {
+			return pgerr.New(pgerr.InternalError, "a shard returned %d rows for %d inserted", len(m.held[i]), len(m.frags[i].rows))
+		}
+		total += len(m.held[i])
+	}
+	next := make([]int, len(m.parts))
+	for n := range total {
+		for i := range m.parts {
+			if k := next[i]; k < len(m.frags[i].rows) && m.frags[i].rows[k] == n {
+				m.x.Client.Write(m.held[i][k])
+				next[i]++
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// addTags adds up the row counts of command tags of the same verb.
+func addTags(tags []string) string {
+	if len(tags) == 0 {
+		return ""
+	}
+	var total int64
+	var verb string
+	for _, t := range tags {
+		cut := strings.LastIndexByte(t, ' ')
+		n, err := strconv.ParseInt(t[cut+1:], 10, 64)
+		if cut < 0 || err != nil {
+			return tags[0]
+		}
+		verb = t[:cut]
+		total += n
+	}
+	return verb + " " + strconv.FormatInt(total, 10)
+}

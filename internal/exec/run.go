@@ -1,0 +1,334 @@
+package exec
+
+import (
+	"slices"
+	"time"
+
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
+)
+
+// Run carries out one statement of a simple Query: everything up to, but not
+// including, ReadyForQuery. When the statement is alone in its Query, sole is
+// true and a one-shard statement's ReadyForQuery is passed on with the rest:
+// then ready is true and the caller sends none. An error is to be told to the
+// client, unless it is ErrReported.
+func (x *Exec) Run(p *plan.Plan, a *plan.Args, sole bool) (ready bool, err error) {
+	if err := x.Aborted(); err != nil {
+		return false, err
+	}
+	x.op = p.Operation
+	shards, err := x.Shards(p, a)
+	if err != nil {
+		return false, err
+	}
+	if p.Action == plan.Copy && p.Copy.From {
+		return false, x.copyFrom(p, a, shards)
+	}
+	if len(shards) == 1 {
+		return x.runOne(p, a, shards[0], sole)
+	}
+	return false, x.runMany(p, a, shards)
+}
+
+// Shards yields the shards that a statement runs on, at least one, sorted. It is
+// valid until the next call.
+func (x *Exec) Shards(p *plan.Plan, a *plan.Args) ([]int, error) {
+	x.shbuf = x.shbuf[:0]
+	if p.CursorAction == plan.UseCursor || p.CursorAction == plan.CloseCursor {
+		return x.cursorShards(p), nil
+	}
+	switch p.Route.Kind {
+	case plan.None, plan.Any:
+		x.shbuf = append(x.shbuf, x.pick())
+	case plan.Home:
+		x.shbuf = append(x.shbuf, x.Place.Home)
+	case plan.Rows:
+		if err := p.BindRows(&x.split, a, x.Place.Map); err != nil {
+			return nil, err
+		}
+		if x.shbuf = append(x.shbuf, x.split.Shards...); len(x.shbuf) == 0 {
+			x.shbuf = append(x.shbuf, x.pick())
+		}
+	case plan.All:
+		n := len(x.Place.Map.Shards())
+		if p.Multi.Kind == plan.Same {
+			n = len(x.Place.Shards)
+		}
+		for i := range n {
+			x.shbuf = append(x.shbuf, i)
+		}
+	default:
+		if err := p.Route.CheckNullKey(a); err != nil {
+			return nil, err
+		}
+		got, err := p.Route.Bind(x.shbuf, a, x.Place.Map)
+		if err != nil {
+			return nil, err
+		}
+		x.shbuf = got
+		if len(got) == 0 {
+			// No row anywhere matches: any shard gives the answer.
+			x.shbuf = append(x.shbuf, x.pick())
+		}
+	}
+	x.LastShards = append(x.LastShards[:0], x.shbuf...)
+	if len(x.shbuf) > 1 && p.Multi.Kind == plan.Refuse {
+		if p.Multi.Reason != nil {
+			return nil, p.Multi.Reason
+		}
+		return nil, pgerr.New(pgerr.FeatureNotSupported, "this statement cannot run on several shards")
+	}
+	return x.shbuf, nil
+}
+
+// runOne relays a statement to the one shard that it concerns.
+func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, error) {
+	part, err := x.bind(shard)
+	if err != nil {
+		x.Fail()
+		return false, err
+	}
+	x.touch(p, part)
+	text, err := x.text(p, a, part, nil, false)
+	if err != nil {
+		return false, err
+	}
+	part.conn.SetOut(pgwire.AppendQuery(part.conn.OutBuf(), text))
+	if err := x.flush(part); err != nil {
+		x.Fail()
+		return false, err
+	}
+	failed, copyIn, err := x.relay(part, atReady, sole)
+	if err == nil && copyIn {
+		failed, err = x.copyThrough(part, sole)
+	}
+	x.observe(part, failed || err != nil)
+	if err != nil {
+		x.Fail()
+		return false, err
+	}
+	if !x.txn.block {
+		x.unbindAll()
+	} else if failed {
+		x.txn.failed = true
+	} else {
+		x.cursorRan(p, shard)
+	}
+	if sole {
+		return true, nil
+	}
+	if failed {
+		return false, ErrReported
+	}
+	return false, nil
+}
+
+// text is what a part is sent: rows are those of Insert for it, nil for all. It
+// is valid until the next call.
+func (x *Exec) text(p *plan.Plan, a *plan.Args, part *part, rows []int, several bool) ([]byte, error) {
+	var times *plan.Times
+	if len(p.NowEdits) > 0 && (several || x.sharedNow(part)) {
+		t, err := x.times()
+		if err != nil {
+			return nil, err
+		}
+		times = &t
+	}
+	x.scratch = p.AppendText(x.scratch[:0], a.SQL, rows, times)
+	return x.scratch, nil
+}
+
+// sharedNow says whether now() on this part must be another shard's: the block
+// has several, and the transaction has one time.
+func (x *Exec) sharedNow(p *part) bool {
+	return x.txn.block && (x.txn.times.Transaction != "" || len(x.txn.parts) > 1 && x.txn.parts[0] != p)
+}
+
+// times yields the one value of now() for the whole transaction, as the first
+// shard bound to it gives it, and the statement's own start.
+func (x *Exec) times() (plan.Times, error) {
+	t := x.txn.times
+	p, err := x.bind(x.pick())
+	if err != nil {
+		return t, err
+	}
+	const sql = "SELECT pg_catalog.now() AT TIME ZONE 'UTC', pg_catalog.statement_timestamp() AT TIME ZONE 'UTC'"
+	_, err = x.query(p, sql, func(r *pgwire.Values) {
+		tx, _ := r.Next()
+		st, _ := r.Next()
+		t = plan.Times{Transaction: string(tx) + "+00", Statement: string(st) + "+00"}
+	})
+	if err != nil {
+		return t, err
+	}
+	if x.txn.block {
+		x.txn.times = t
+	}
+	return t, nil
+}
+
+// runMany sends a statement to several shards and merges their answers.
+func (x *Exec) runMany(p *plan.Plan, a *plan.Args, shards []int) error {
+	writes := p.Access == plan.Write || p.Access == plan.Lock
+	if p.NotInBlock {
+		return x.runApart(p, a, shards)
+	}
+	own := false
+	if (writes || len(p.NowEdits) > 0) && !x.txn.block {
+		// An autocommit statement that writes on several shards is atomic.
+		x.openBlock("BEGIN", false, false)
+		own = true
+	}
+	if writes && len(shards) > 1 && !x.Place.TwoPhase {
+		return pgerr.New(pgerr.FeatureNotSupported, "keyspace %q forbids writes on several shards", x.Place.Keyspace).
+			WithHint("Its two_phase_commit is off: name one shard key, or set it to required.")
+	}
+	tag, err := x.scatter(p, a, shards)
+	if err != nil {
+		x.Fail()
+		if !x.txn.block {
+			x.abandon()
+		}
+		return err
+	}
+	if own && !x.inSeries {
+		if _, err := x.commit(); err != nil {
+			return err
+		}
+	}
+	if !x.txn.block {
+		x.unbindAll()
+	}
+	x.Client.SetOut(pgwire.AppendCommandComplete(x.Client.OutBuf(), tag))
+	return nil
+}
+
+// abandon gives back the connections of a statement outside a block that broke
+// off: those that still owe an answer are closed.
+func (x *Exec) abandon() {
+	for _, p := range x.txn.parts {
+		if p.conn != nil && p.owes {
+			p.conn.Break()
+		}
+	}
+	x.unbindAll()
+}
+
+// scatter sends each shard its part and merges the answers; rows go to the
+// client, the tag to the caller.
+func (x *Exec) scatter(p *plan.Plan, a *plan.Args, shards []int) (tag string, err error) {
+	frags := x.fragments(p, shards)
+	parts := make([]*part, 0, len(frags))
+	for i := range frags {
+		part, err := x.bind(frags[i].shard)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, part)
+	}
+	for i, part := range parts {
+		x.touch(p, part)
+		text, err := x.text(p, a, part, frags[i].rows, len(parts) > 1)
+		if err != nil {
+			return "", err
+		}
+		part.conn.SetOut(pgwire.AppendQuery(part.conn.OutBuf(), text))
+		part.owes = true
+		if err := x.flush(part); err != nil {
+			return "", err
+		}
+	}
+	m := merger{x: x, plan: p, parts: parts, frags: frags, simple: true}
+	tag, err = m.run()
+	for _, part := range parts {
+		x.observe(part, err != nil)
+	}
+	return tag, err
+}
+
+// fragment is what one shard is sent.
+type fragment struct {
+	shard int
+	rows  []int // of Insert.Rows, in order; nil: the statement is not cut by rows
+}
+
+func (x *Exec) fragments(p *plan.Plan, shards []int) []fragment {
+	out := make([]fragment, len(shards))
+	for i, s := range shards {
+		out[i].shard = s
+		if p.Route.Kind == plan.Rows && len(shards) > 1 {
+			out[i].rows = x.split.Rows(nil, s)
+		}
+	}
+	return out
+}
+
+// touch notes what a statement may leave on a part.
+func (x *Exec) touch(p *plan.Plan, part *part) {
+	part.wrote = part.wrote || p.Access == plan.Write
+	part.tainted = part.tainted || p.Taints
+	if p.Pins != "" && part.pinned == "" {
+		part.pinned = p.Pins
+	}
+}
+
+// runApart runs a statement that PostgreSQL refuses inside a block (VACUUM,
+// CREATE INDEX CONCURRENTLY) on each shard by itself.
+func (x *Exec) runApart(p *plan.Plan, a *plan.Args, shards []int) error {
+	if x.txn.block {
+		return pgerr.New(pgerr.ActiveSQLTransaction, "%s cannot run inside a transaction block", p.Command)
+	}
+	tag, err := x.scatter(p, a, shards)
+	if err != nil {
+		x.abandon()
+		return err
+	}
+	x.unbindAll()
+	x.Client.SetOut(pgwire.AppendCommandComplete(x.Client.OutBuf(), tag))
+	return nil
+}
+
+// cursorShards yields where a cursor was declared; PostgreSQL itself reports an
+// unknown one.
+func (x *Exec) cursorShards(p *plan.Plan) []int {
+	shard, ok := x.cursors[p.Cursor]
+	if !ok {
+		shard = x.pick()
+	}
+	if p.CursorAction == plan.CloseCursor && p.Cursor == "" && len(x.cursors) > 0 {
+		for _, s := range x.cursors {
+			if !slices.Contains(x.shbuf, s) {
+				x.shbuf = append(x.shbuf, s)
+			}
+		}
+		slices.Sort(x.shbuf)
+	} else {
+		x.shbuf = append(x.shbuf, shard)
+	}
+	x.LastShards = append(x.LastShards[:0], x.shbuf...)
+	return x.shbuf
+}
+
+func (x *Exec) cursorRan(p *plan.Plan, shard int) {
+	switch p.CursorAction {
+	case plan.DeclareCursor:
+		if x.cursors == nil {
+			x.cursors = map[string]int{}
+		}
+		x.cursors[p.Cursor] = shard
+	case plan.CloseCursor:
+		if p.Cursor == "" {
+			clear(x.cursors)
+		} else {
+			delete(x.cursors, p.Cursor)
+		}
+	}
+}
+
+func (x *Exec) observe(p *part, failed bool) {
+	if x.Opts.Observe != nil && p.conn != nil {
+		x.Opts.Observe(x.Place.Keyspace, x.Place.Shards[p.shard], x.op, time.Since(p.start), failed)
+	}
+}

@@ -1,0 +1,336 @@
+package exec
+
+import (
+	"strings"
+
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
+)
+
+// Set carries out SET, RESET, SET TRANSACTION and SET SESSION CHARACTERISTICS.
+// PostgreSQL itself checks the value, on a backend; the session then keeps it in
+// the form that SHOW gives.
+func (x *Exec) Set(c *plan.Control, a *plan.Args) error {
+	if c.Kind == plan.SetTransaction && x.txn.block && len(x.txn.parts) == 0 {
+		// Nothing has begun anywhere: it is a part of BEGIN.
+		x.txn.begin += " " + c.Options
+		x.txn.readOnly = x.txn.readOnly || c.ReadOnly
+		return x.tag("SET")
+	}
+	if strings.EqualFold(c.Name, "client_encoding") && c.Kind == plan.Set && !c.Default && !isUTF8(c.Value) {
+		x.Fail()
+		return pgerr.New(pgerr.FeatureNotSupported, "client_encoding %q is not supported by the router", c.Value).WithHint("Use UTF8.")
+	}
+	parts, scratch, err := x.partsForSet()
+	if err != nil {
+		x.Fail()
+		return err
+	}
+	values, err := x.setOn(parts, c, a)
+	if scratch != nil {
+		if e := x.endScratch(scratch); e != nil && err == nil {
+			err = e
+		}
+	}
+	if err != nil {
+		x.Fail()
+		return err
+	}
+	x.keep(c, values)
+	if !x.txn.block {
+		for _, p := range parts {
+			p.conn.Settings, p.conn.SettingsKey = x.Settings.now, x.Settings.key
+			x.release(p)
+		}
+	}
+	if c.Kind == plan.Reset {
+		return x.tag("RESET")
+	}
+	return x.tag("SET")
+}
+
+func isUTF8(v string) bool {
+	switch strings.ToUpper(strings.Trim(v, "'\" ")) {
+	case "UTF8", "UTF-8", "UNICODE", "":
+		return true
+	}
+	return false
+}
+
+func (x *Exec) tag(tag string) error {
+	x.Client.SetOut(pgwire.AppendCommandComplete(x.Client.OutBuf(), tag))
+	return nil
+}
+
+// partsForSet yields where a SET is to run: on every shard of the block; where
+// the block has none yet, on a connection that is rolled back afterwards; outside
+// a block on any.
+func (x *Exec) partsForSet() (parts []*part, scratch *part, err error) {
+	if x.txn.block && len(x.txn.parts) > 0 {
+		return x.txn.parts, nil, nil
+	}
+	p, err := x.acquireAny()
+	if err != nil {
+		return nil, nil, err
+	}
+	if x.txn.block {
+		x.beginOn(p)
+		return []*part{p}, p, nil
+	}
+	return []*part{p}, nil, nil
+}
+
+// endScratch rolls back what only checked a value.
+func (x *Exec) endScratch(p *part) error {
+	x.inject(p, "ROLLBACK")
+	if err := x.flush(p); err != nil {
+		return err
+	}
+	if err := x.settle(p); err != nil {
+		return err
+	}
+	p.began = false
+	x.release(p)
+	return nil
+}
+
+// setOn runs the statement on every part and reads the settings' values back.
+func (x *Exec) setOn(parts []*part, c *plan.Control, a *plan.Args) (values []string, err error) {
+	for _, p := range parts {
+		x.sendQuery(p, a.SQL)
+		if err := x.flush(p); err != nil {
+			return nil, err
+		}
+	}
+	for i, p := range parts {
+		if e := x.answerSet(p, i == 0); e != nil && (err == nil || Fatal(e)) {
+			err = e
+		}
+	}
+	if err != nil {
+		if !x.txn.block {
+			for _, p := range parts {
+				x.release(p)
+			}
+		}
+		return nil, err
+	}
+	for _, name := range namesSet(c) {
+		var v string
+		_, err := x.query(parts[0], "SELECT pg_catalog.current_setting("+quoteLiteral(name)+", true)", func(r *pgwire.Values) {
+			if b, ok := r.Next(); ok {
+				v = string(b)
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		values = append(values, v)
+	}
+	return values, nil
+}
+
+// answerSet reads a SET's answers; notices of the first part go to the client.
+func (x *Exec) answerSet(p *part, first bool) (failed error) {
+	for {
+		typ, msg, err := x.frame(p)
+		if err != nil {
+			return err
+		}
+		switch typ {
+		case pgwire.TypeNoticeResponse:
+			if first {
+				x.Client.Write(msg)
+			}
+		case pgwire.TypeErrorResponse:
+			failed = x.parseError(p, msg)
+		case pgwire.TypeReadyForQuery:
+			return failed
+		}
+	}
+}
+
+// namesSet are the settings whose values a statement changes.
+func namesSet(c *plan.Control) []string {
+	switch {
+	case c.Kind == plan.SetTransaction, c.Kind == plan.Reset && c.Name == "":
+		return nil
+	case c.Kind == plan.SetSessionCharacteristics:
+		return []string{"default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"}
+	}
+	return []string{strings.ToLower(c.Name)}
+}
+
+// keep notes what the statement changed.
+func (x *Exec) keep(c *plan.Control, values []string) {
+	names := namesSet(c)
+	switch {
+	case c.Kind == plan.Reset && c.Name == "":
+		x.Settings.reset()
+		return
+	case c.Local && !x.txn.block, c.Kind == plan.SetTransaction:
+		return
+	}
+	for i, n := range names {
+		if x.txn.block {
+			x.Settings.journal = append(x.Settings.journal, setting{n, values[i], c.Local})
+		}
+		if c.Local {
+			continue
+		}
+		if c.Kind == plan.Reset || c.Default {
+			x.Settings.unset(n)
+		} else {
+			x.Settings.set(n, values[i])
+		}
+	}
+}
+
+// Discard is DISCARD ALL: connections that the session keeps are given up, its
+// settings are those of its startup packet.
+func (x *Exec) Discard() error {
+	for _, p := range x.pinned {
+		p.conn.Break()
+		p.pinned = ""
+		x.release(p)
+	}
+	x.pinned = nil
+	clear(x.cursors)
+	x.Settings.discard()
+	p, err := x.acquireAny()
+	if err != nil {
+		return err
+	}
+	for name, v := range p.conn.Params {
+		if x.tell(name, v) {
+			x.Client.SetOut(pgwire.AppendParameterStatus(x.Client.OutBuf(), name, v))
+		}
+	}
+	x.release(p)
+	return nil
+}
+
+// AnyShard is the shard for what may run anywhere.
+func (x *Exec) AnyShard() int { return x.pick() }
+
+// BeginSeries opens the implicit block that several statements of one Query are.
+func (x *Exec) BeginSeries() {
+	x.inSeries = true
+	if !x.txn.block {
+		x.openBlock("BEGIN", false, false)
+	}
+}
+
+// EndSeries commits or rolls it back, unless the client's own BEGIN took it over.
+func (x *Exec) EndSeries(failed bool) error {
+	x.inSeries = false
+	return x.EndImplicit(failed)
+}
+
+// WouldSpan says whether running on shards would make the transaction touch
+// more than one.
+func (x *Exec) WouldSpan(shards []int) bool {
+	if len(shards) > 1 {
+		return true
+	}
+	for _, p := range x.txn.parts {
+		if p.shard != shards[0] {
+			return true
+		}
+	}
+	return false
+}
+
+// Running lists the server processes that work for the session, for a cancel
+// request.
+func (x *Exec) Running() (out []Process) {
+	for _, p := range x.txn.parts {
+		if p.conn != nil && !p.conn.Broken() {
+			out = append(out, Process{Addr: p.conn.Key.Addr, Shard: p.shard, PID: p.conn.PID, Secret: p.conn.Secret})
+		}
+	}
+	return out
+}
+
+// Process is a server process of a shard.
+type Process struct {
+	Addr   string
+	Shard  int
+	PID    uint32
+	Secret []byte
+}
+
+// Taint keeps a connection from other sessions: a cancel request for it is under
+// way, which could hit the next one's statement. It is closed when given back.
+func (x *Exec) Taint(pr Process) {
+	for _, p := range x.txn.parts {
+		if p.conn != nil && p.conn.PID == pr.PID && p.conn.Key.Addr == pr.Addr {
+			p.tainted = true
+		}
+	}
+}
+
+// Pinned says why the session keeps connections after its transactions, "" when
+// it keeps none.
+func (x *Exec) Pinned() string {
+	var why []string
+	for _, p := range x.pinned {
+		why = append(why, p.pinned)
+	}
+	return strings.Join(why, ", ")
+}
+
+// Rows runs a query of the router's own on a shard, inside the open block, and
+// yields its rows as text; nil is NULL.
+func (x *Exec) Rows(shard int, sql string) (rows [][]*string, err error) {
+	p, err := x.bind(shard)
+	if err != nil {
+		return nil, err
+	}
+	_, err = x.query(p, sql, func(r *pgwire.Values) {
+		var row []*string
+		for v, ok := r.Next(); ok; v, ok = r.Next() {
+			if v == nil {
+				row = append(row, nil)
+				continue
+			}
+			s := string(v)
+			row = append(row, &s)
+		}
+		rows = append(rows, row)
+	})
+	if err != nil {
+		x.Fail()
+	}
+	return rows, err
+}
+
+// Empty checks that tables have no row on any shard, and keeps it so until the
+// transaction's end: a change of a table's kind is allowed then.
+func (x *Exec) Empty(tables []plan.Name) error {
+	if len(tables) == 0 {
+		return nil
+	}
+	if !x.txn.block {
+		x.openBlock("BEGIN", false, false)
+		defer func() { _ = x.EndImplicit(true) }()
+	}
+	for _, t := range tables {
+		name := quoteIdent(t.Schema) + "." + quoteIdent(t.Name)
+		for i := range x.Place.Shards {
+			rows, err := x.Rows(i, "LOCK TABLE "+name+" IN SHARE MODE; SELECT 1 FROM "+name+" LIMIT 1")
+			if err != nil {
+				return err
+			}
+			if len(rows) > 0 {
+				return pgerr.New(pgerr.FeatureNotSupported, "table %s.%s has rows: its kind cannot be changed", t.Schema, t.Name).
+					WithHint("Only an empty table's kind can be changed by this version.")
+			}
+		}
+	}
+	return nil
+}
+
+// StartPath is the search_path that a session starts with on its shards.
+func (x *Exec) StartPath() string { return x.startPath }

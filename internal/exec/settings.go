@@ -1,0 +1,248 @@
+package exec
+
+import (
+	"maps"
+	"sort"
+	"strings"
+
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+)
+
+// Settings are what a client has SET: they follow it from backend to backend,
+// through ROLLBACK and ROLLBACK TO. Keys are setting names in lower case.
+type Settings struct {
+	// base are the startup packet's, to which RESET returns.
+	base map[string]string
+	now  map[string]string
+	key  string
+	// journal are the SETs of the open block, in order: a shard that joins it
+	// later gets them again, between the savepoints where they stood.
+	journal []setting
+}
+
+type setting struct {
+	name, value string
+	local       bool
+}
+
+// NewSettings starts with those of the startup packet.
+func NewSettings(startup map[string]string) Settings {
+	s := Settings{base: startup, now: maps.Clone(startup)}
+	if s.now == nil {
+		s.now = map[string]string{}
+	}
+	s.rekey()
+	return s
+}
+
+// Key is equal for equal settings: what a backend is compared with.
+func (s *Settings) Key() string { return s.key }
+
+// Get yields a setting's value as the client set it.
+func (s *Settings) Get(name string) (string, bool) {
+	v, ok := s.now[name]
+	return v, ok
+}
+
+// set changes a setting; unset returns it to its startup value, or to the server's.
+func (s *Settings) set(name, value string) {
+	s.now = maps.Clone(s.now)
+	s.now[name] = value
+	s.rekey()
+}
+
+func (s *Settings) unset(name string) {
+	s.now = maps.Clone(s.now)
+	if v, ok := s.base[name]; ok {
+		s.now[name] = v
+	} else {
+		delete(s.now, name)
+	}
+	s.rekey()
+}
+
+// reset is RESET ALL: role and session_authorization are not touched by it.
+func (s *Settings) reset() {
+	now := maps.Clone(s.base)
+	if now == nil {
+		now = map[string]string{}
+	}
+	for _, name := range []string{"role", "session_authorization"} {
+		if v, ok := s.now[name]; ok {
+			now[name] = v
+		}
+	}
+	s.now = now
+	s.rekey()
+}
+
+// discard is DISCARD ALL's part: everything to startup values.
+func (s *Settings) discard() {
+	s.now = maps.Clone(s.base)
+	if s.now == nil {
+		s.now = map[string]string{}
+	}
+	s.rekey()
+}
+
+func (s *Settings) rekey() {
+	if len(s.now) == 0 {
+		s.key = ""
+		return
+	}
+	names := make([]string, 0, len(s.now))
+	for n := range s.now {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	var b strings.Builder
+	for _, n := range names {
+		b.WriteString(n)
+		b.WriteByte('=')
+		b.WriteString(s.now[n])
+		b.WriteByte(0)
+	}
+	s.key = b.String()
+}
+
+// saved is what a rollback returns to.
+type saved struct {
+	now     map[string]string
+	key     string
+	journal int
+}
+
+func (s *Settings) save() saved { return saved{s.now, s.key, len(s.journal)} }
+
+func (s *Settings) restore(v saved) {
+	s.now, s.key = v.now, v.key
+	if v.journal < len(s.journal) {
+		s.journal = s.journal[:v.journal]
+	}
+}
+
+// difference yields the statements that bring a backend with settings have to
+// those of want. role and session_authorization go last: they may take away the
+// right to set others.
+func difference(have, want map[string]string) string {
+	var b strings.Builder
+	var first, last []string
+	for n := range have {
+		if _, ok := want[n]; !ok {
+			if special(n) {
+				first = append(first, "RESET "+settingName(n))
+			} else {
+				last = append(last, "RESET "+settingName(n))
+			}
+		}
+	}
+	for n, v := range want {
+		if h, ok := have[n]; !ok || h != v {
+			if special(n) {
+				continue
+			}
+			last = append(last, setStatement(n, v, false))
+		}
+	}
+	sort.Strings(first)
+	sort.Strings(last)
+	for _, n := range []string{"session_authorization", "role"} {
+		if v, ok := want[n]; ok && have[n] != v {
+			last = append(last, setStatement(n, v, false))
+		}
+	}
+	for _, s := range append(first, last...) {
+		b.WriteString(s)
+		b.WriteString("; ")
+	}
+	return b.String()
+}
+
+func special(name string) bool { return name == "role" || name == "session_authorization" }
+
+func settingName(n string) string {
+	parts := strings.Split(n, ".")
+	for i, p := range parts {
+		parts[i] = quoteIdent(p)
+	}
+	return strings.Join(parts, ".")
+}
+
+// setStatement writes a SET. set_config takes a list setting (search_path, ...)
+// in the one form that SHOW gives it.
+func setStatement(name, value string, local bool) string {
+	scope := "false"
+	if local {
+		scope = "true"
+	}
+	return "SELECT pg_catalog.set_config(" + quoteLiteral(name) + ", " + quoteLiteral(value) + ", " + scope + ")"
+}
+
+func quoteIdent(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
+
+func quoteLiteral(s string) string {
+	q := "'" + strings.ReplaceAll(s, "'", "''") + "'"
+	if strings.Contains(s, `\`) {
+		q = "E" + strings.ReplaceAll(q, `\`, `\\`)
+	}
+	return q
+}
+
+// applySettings brings a backend to the session's settings and waits for the
+// answer: a statement must not run under settings that did not take.
+func (x *Exec) applySettings(p *part) error {
+	now, key := x.Settings.now, x.Settings.key
+	if x.txn.block {
+		// What the block itself has SET comes after BEGIN, from the journal.
+		now, key = x.txn.before.now, x.txn.before.key
+	}
+	if p.conn.SettingsKey == key {
+		return nil
+	}
+	sql := difference(p.conn.Settings, now)
+	if sql != "" {
+		x.sendQuery(p, sql)
+		p.skipZ++
+		if err := x.flush(p); err != nil {
+			return err
+		}
+		if err := x.settle(p); err != nil {
+			return err
+		}
+	}
+	p.conn.Settings, p.conn.SettingsKey = now, key
+	return nil
+}
+
+// ApplyStartup checks the startup packet's settings on a backend and yields what
+// the server reports (ParameterStatus) under them.
+func (x *Exec) ApplyStartup() (map[string]string, error) {
+	p, err := x.acquireAny()
+	if err != nil {
+		return nil, err
+	}
+	_, err = x.query(p, "SHOW search_path", func(r *pgwire.Values) {
+		if v, ok := r.Next(); ok {
+			x.startPath = string(v)
+		}
+	})
+	out := maps.Clone(p.conn.Params)
+	x.release(p)
+	return out, err
+}
+
+// acquireAny yields a connection to the home shard or, when that one is away,
+// to another.
+func (x *Exec) acquireAny() (*part, error) {
+	p, err := x.acquire(x.Place.Home)
+	for i := 0; err != nil && i < len(x.Place.Shards) && !Fatal(err) && pgerr.Has(err, pgerr.ConnectionFailure, pgerr.CannotConnectNow); i++ {
+		if i != x.Place.Home {
+			var other error
+			if p, other = x.acquire(i); other == nil {
+				return p, nil
+			}
+		}
+	}
+	return p, err
+}

@@ -1,0 +1,265 @@
+package exec
+
+import (
+	"encoding/binary"
+
+	"github.com/sharding-system/sharding/internal/loop"
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+)
+
+// expect is what the session does with an answer that ends the effect of one
+// extended-protocol message (ParseComplete, BindComplete, RowDescription or
+// NoData, CommandComplete, ...), in the order in which they were sent.
+type expect uint8
+
+const (
+	relayed  expect = iota // pass it to the client
+	hidden                 // swallow it: the message was the router's own
+	answered               // nothing comes from the server; the router's own answer is due: synth
+)
+
+// unit is the extended-protocol messages sent to a part since its last Sync.
+type unit struct {
+	open   bool // a Sync is owed
+	failed bool // the server skips to the next Sync
+	ran    bool // something was executed
+	queue  []expectation
+	head   int
+}
+
+type expectation struct {
+	what expect
+	typ  byte   // for answered: the message type to send (all of them are empty)
+	name string // for a Parse: the shared statement it makes
+}
+
+func (u *unit) push(e expectation) { u.queue = append(u.queue, e) }
+
+func (u *unit) pending() bool { return u.head < len(u.queue) }
+
+func (u *unit) reset() {
+	u.open, u.failed, u.ran, u.head, u.queue = false, false, false, 0, u.queue[:0]
+}
+
+// stop says where relay stops.
+type stop uint8
+
+const (
+	atReady   stop = iota // after the ReadyForQuery, which is relayed if keepReady
+	atPending             // when every expectation of the unit is met
+)
+
+// bigFrame is the size from which a row is passed through in pieces rather than
+// held whole.
+const bigFrame = 4 << 10
+
+// relay passes p's answers to the client as bytes, framed but not decoded. With
+// atReady it returns after ReadyForQuery; keepReady passes that on too. It
+// reports whether an ErrorResponse went to the client, and whether the server
+// asks for COPY data ('G' relayed: the caller takes over).
+func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, err error) {
+	c := p.conn
+	for {
+		if until == atPending && !p.unit.pending() && p.big == 0 {
+			return failed, false, nil
+		}
+		buf := c.In()
+		i, start := 0, 0 // buf[start:i] is to be relayed
+		done := false
+		if p.big > 0 {
+			i = min(p.big, len(buf))
+			p.big -= i
+		}
+	frames:
+		for p.big == 0 && !done && !copyIn {
+			rest := buf[i:]
+			typ, n, _ := pgwire.Frame(rest)
+			if n < 0 {
+				return failed, false, x.lostShard(p, errBadFrame)
+			}
+			if n == 0 {
+				break
+			}
+			if n > len(rest) {
+				if n >= bigFrame && p.skipZ == 0 && (typ == pgwire.TypeDataRow || typ == pgwire.TypeCopyData) {
+					p.big = n - len(rest)
+					i = len(buf)
+					break
+				}
+				c.Reserve(n)
+				break
+			}
+			msg := rest[:n]
+			if p.skipZ > 0 {
+				if typ == pgwire.TypeParameterStatus {
+					x.parameterStatus(p, msg, false)
+				}
+				x.swallow(p, typ, msg)
+				if p.skipZ == 0 && p.skipErr != nil {
+					return failed, false, x.beginFailed(p)
+				}
+				i += n
+				start = i
+				continue
+			}
+			keep := true
+			switch typ {
+			case pgwire.TypeDataRow, pgwire.TypeCopyData:
+				i += n
+				continue frames
+			case pgwire.TypeReadyForQuery:
+				c.TxStatus = msg[5]
+				p.unit.reset()
+				done, keep = true, keepReady
+			case pgwire.TypeErrorResponse:
+				failed = true
+				x.unitFailed(p)
+				if until == atPending {
+					done = true
+				}
+			case pgwire.TypeParameterStatus:
+				name, value, perr := pgwire.ParseParameterStatus(msg[5:])
+				if perr != nil {
+					return failed, false, x.lostShard(p, perr)
+				}
+				c.Params[string(name)] = string(value)
+				keep = x.tell(string(name), string(value))
+			case pgwire.TypeParseComplete, pgwire.TypeBindComplete, pgwire.TypeCloseComplete, pgwire.TypeNoData,
+				pgwire.TypeRowDescription, pgwire.TypeCommandComplete, pgwire.TypeEmptyQueryResponse, pgwire.TypePortalSuspended:
+				if p.unit.pending() {
+					e := &p.unit.queue[p.unit.head]
+					p.unit.head++
+					keep = e.what == relayed
+					e.name = ""
+					if p.unit.pending() && p.unit.queue[p.unit.head].what == answered {
+						// The router's own answer comes right behind this one.
+						if keep {
+							i += n
+						}
+						x.Client.Write(buf[start:i])
+						if !keep {
+							i += n
+						}
+						start = i
+						x.ownAnswers(p)
+						continue frames
+					}
+				}
+			case pgwire.TypeCopyInResponse:
+				copyIn = true
+			}
+			if !keep {
+				if start < i {
+					x.Client.Write(buf[start:i])
+				}
+				start = i + n
+			}
+			i += n
+			if until == atPending && !p.unit.pending() {
+				done = true
+			}
+		}
+		if start < i {
+			if done || copyIn || c.Readable() || x.Client.Queued() > 0 {
+				// More is to come for this client at once: let it go together.
+				x.Client.Write(buf[start:i])
+			} else if err := x.Client.Send(buf[start:i]); err != nil && err != loop.ErrWouldBlock {
+				return failed, false, ErrClientGone
+			}
+		}
+		c.Consume(i)
+		if done || copyIn {
+			return failed, copyIn, nil
+		}
+		if x.Client.Queued() > highWater {
+			if err := x.drainClient(); err != nil {
+				return failed, false, err
+			}
+		}
+		if err := x.fill(p); err != nil {
+			return failed, false, err
+		}
+	}
+}
+
+// ownAnswers writes the router's own answers that are due now.
+func (x *Exec) ownAnswers(p *part) {
+	u := &p.unit
+	for u.pending() && u.queue[u.head].what == answered {
+		x.Client.SetOut(appendEmpty(x.Client.OutBuf(), u.queue[u.head].typ))
+		u.head++
+	}
+}
+
+func appendEmpty(dst []byte, typ byte) []byte { return append(dst, typ, 0, 0, 0, 4) }
+
+// unitFailed notes that the server skips the rest of the unit: statements whose
+// Parse is still unanswered do not exist.
+func (x *Exec) unitFailed(p *part) {
+	u := &p.unit
+	for ; u.head < len(u.queue); u.head++ {
+		if name := u.queue[u.head].name; name != "" {
+			p.conn.Forget(name)
+		}
+	}
+	u.failed = u.open
+	p.conn.UnnamedOwner = 0
+}
+
+// beginFailed is for the case that the block could not be opened on p although
+// statements follow it: what they did is unknown, so the connection is closed
+// before anything more is sent.
+func (x *Exec) beginFailed(p *part) error {
+	e := p.skipErr
+	p.skipErr = nil
+	p.conn.Break()
+	return pgerr.New(e.Code, "shard %s could not open the transaction: %s", x.Place.Shards[p.shard], e.Message)
+}
+
+// drainClient waits until the client has taken most of what is queued for it.
+func (x *Exec) drainClient() error {
+	for x.Client.Queued() > highWater/4 {
+		switch err := x.Client.Flush(); err {
+		case nil:
+			return nil
+		case loop.ErrWouldBlock:
+		default:
+			return ErrClientGone
+		}
+		x.T.Want(x.Client, loop.Writable|loop.Hangup)
+		if _, err := x.T.Wait(noDeadline); err != nil {
+			return err
+		}
+		if x.Client.HupSeen() {
+			return ErrClientGone
+		}
+	}
+	return nil
+}
+
+// write puts bytes into p's output, and waits for room when there is much.
+func (x *Exec) throttle(p *part) error {
+	for p.conn.Queued() > highWater {
+		if err := p.conn.Flush(); err != nil && err != loop.ErrWouldBlock {
+			return x.lostShard(p, err)
+		}
+		if p.conn.Queued() <= highWater/4 {
+			return nil
+		}
+		if p.conn.Readable() && len(p.conn.In()) < 1<<20 {
+			// Keep draining the backend while writing to it.
+			p.conn.Reserve(len(p.conn.In()) + 4096)
+			if _, err := p.conn.Fill(); err != nil && err != loop.ErrWouldBlock {
+				return x.lostShard(p, err)
+			}
+			continue
+		}
+		if err := x.wait(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func putUint16(dst []byte, v int) []byte { return binary.BigEndian.AppendUint16(dst, uint16(v)) }

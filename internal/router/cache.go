@@ -1,0 +1,146 @@
+package router
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/plan"
+	"github.com/sharding-system/sharding/internal/planner"
+)
+
+// maxCached bounds the plans of one keyspace on one loop.
+const maxCached = 10000
+
+// loopState is what the sessions of one loop share without a lock.
+type loopState struct {
+	id     int
+	caches map[*keyspace]*planCache
+	shared map[string]string // text, types and environment -> name of the shared prepared statement
+	next   uint64
+	counters
+}
+
+// planCache holds the plans made under one state of a keyspace.
+type planCache struct {
+	state *state
+	plans map[string]*plan.Plan
+}
+
+// plan yields the plan of the statement that s.lex holds, whose text is sql.
+func (s *session) plan(sql string, types []uint32) (*plan.Plan, error) {
+	if err := s.hints(); err != nil {
+		return nil, err
+	}
+	st := s.ks.state.Load()
+	c := s.ls.caches[s.ks]
+	if c == nil || c.state != st {
+		c = &planCache{state: st, plans: map[string]*plan.Plan{}}
+		s.ls.caches[s.ks] = c
+	}
+	s.cacheKey(types)
+	if p, ok := c.plans[string(s.key)]; ok {
+		s.ls.planHits.Add(1)
+		return p, nil
+	}
+	s.ls.planMisses.Add(1)
+	p, cacheable, err := s.makePlan(strings.Clone(sql), types)
+	if err != nil {
+		return nil, err
+	}
+	if cacheable {
+		if s.ks.state.Load() != c.state {
+			return p, nil
+		}
+		if len(c.plans) >= maxCached {
+			for k := range c.plans { // any one
+				delete(c.plans, k)
+				break
+			}
+		}
+		c.plans[string(s.key)] = p
+	}
+	return p, nil
+}
+
+func (s *session) cacheKey(types []uint32) {
+	s.environment()
+	s.key = append(s.key[:0], s.lex.Key...)
+	s.key = append(s.key, 0)
+	s.key = append(s.key, s.env...)
+	for _, t := range types {
+		s.key = append(s.key, byte(t), byte(t>>8), byte(t>>16), byte(t>>24))
+	}
+}
+
+// environment keeps env in step with the settings that a plan depends on.
+func (s *session) environment() {
+	if k := s.x.Settings.Key(); s.env == "" || k != s.envOf {
+		s.envOf = k
+		s.path = s.searchPath()
+		s.env = s.user + "\x00" + strings.Join(s.path, "\x00") + "\x00"
+	}
+}
+
+// searchPath is the session's effective search_path, with $user expanded.
+func (s *session) searchPath() []string {
+	value, ok := s.x.Settings.Get("search_path")
+	if !ok {
+		value = s.defaultPath
+	}
+	role := s.user
+	if r, ok := s.x.Settings.Get("role"); ok && r != "none" && r != "" {
+		role = r
+	}
+	return splitPath(value, role)
+}
+
+// makePlan asks the planner, once more with a fresh schema when it meets a name
+// that it does not know.
+func (s *session) makePlan(sql string, types []uint32) (p *plan.Plan, cacheable bool, err error) {
+	var out []planner.Statement
+	for try := 0; ; try++ {
+		st := s.ks.state.Load()
+		sch := st.schema
+		if s.ddl.schema != nil {
+			sch = s.ddl.schema
+		}
+		in := planner.Input{
+			SQL: sql, Lex: &s.lex, SearchPath: s.path, Role: s.user, Schema: sch, ParamTypes: types,
+			Keyspace: planner.Keyspace{Name: s.database, Tables: s.ddl.tables(st), HomeOnly: len(st.place.Shards) == 1},
+		}
+		s.maybeBeside(len(sql), func() { out, err = planner.Plan(in) })
+		if err == nil || !errors.Is(err, planner.ErrUnknownName) || try > 0 || s.ddl.schema != nil {
+			break
+		}
+		var fresh error
+		s.t.Do(func() { fresh = s.ks.refreshNow(s.r.ctx) })
+		if fresh != nil {
+			// The catalog is away: what the router knows is all there is to say.
+			s.r.log.Warn("cannot refresh the schema for an unknown name", "keyspace", s.database, "err", fresh)
+			break
+		}
+		s.refresh()
+		s.cacheKey(types)
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	if len(out) != 1 {
+		return nil, false, pgerr.New(pgerr.SyntaxError, "cannot insert multiple commands into a prepared statement")
+	}
+	return out[0].Plan, s.ddl.schema == nil, nil
+}
+
+// hints refuses what routing by hand is not there for yet: a hint that is not
+// followed must not be passed over in silence.
+func (s *session) hints() error {
+	if s.lex.Hints.Err != nil {
+		return s.lex.Hints.Err
+	}
+	if s.lex.Hints.Has {
+		return pgerr.New(pgerr.FeatureNotSupported, "routing hints in comments are not supported by this version").
+			WithHint("Name the shard key in the statement itself.")
+	}
+	return nil
+}

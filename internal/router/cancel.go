@@ -1,0 +1,60 @@
+package router
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"github.com/sharding-system/sharding/internal/backend"
+	"github.com/sharding-system/sharding/internal/exec"
+)
+
+// cancelTimeout bounds one CancelRequest to a shard.
+const cancelTimeout = 5 * time.Second
+
+// cancelKey is what BackendKeyData gives a client: the session's identity, split
+// into the two halves that protocol 3.0 has.
+func (s *session) cancelKey() (pid uint32, secret []byte) {
+	return uint32(s.identity >> 32), binary.BigEndian.AppendUint32(nil, uint32(s.identity))
+}
+
+// cancel passes a client's CancelRequest on to the shards that work for it. As
+// PostgreSQL does, it says nothing of whether there was such a session.
+func (r *Router) cancel(pid uint32, secret []byte) {
+	if len(secret) != 4 {
+		return
+	}
+	id := uint64(pid)<<32 | uint64(binary.BigEndian.Uint32(secret))
+	v, ok := r.sessions.Load(id)
+	if !ok {
+		return
+	}
+	s := v.(*session)
+	s.t.Loop().Post(func() {
+		if !s.closed {
+			s.cancelRunning()
+		}
+	})
+}
+
+// cancelRunning asks every shard that works for the session to stop. The
+// connections are kept from other sessions until the requests are over: a
+// request that comes late would hit somebody else's statement.
+func (s *session) cancelRunning() {
+	for _, p := range s.x.Running() {
+		s.r.cancelProcess(s.x.Place.Targets[p.Shard], p)
+		s.x.Taint(p)
+	}
+}
+
+func (r *Router) cancelProcess(tgt backend.Target, p exec.Process) {
+	r.wg.Add(1)
+	go func() {
+		defer r.wg.Done()
+		ctx, cancel := context.WithTimeout(r.ctx, cancelTimeout)
+		defer cancel()
+		if err := backend.Cancel(ctx, tgt, p.PID, p.Secret); err != nil && r.ctx.Err() == nil {
+			r.log.Warn("cannot pass a cancel request on", "shard", p.Addr, "err", err)
+		}
+	}()
+}

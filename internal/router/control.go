@@ -1,0 +1,231 @@
+package router
+
+import (
+	"strings"
+
+	"github.com/sharding-system/sharding/internal/exec"
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
+)
+
+// control carries out what the session itself does: everything up to, but not
+// including, ReadyForQuery.
+func (s *session) control(p *plan.Plan, a *plan.Args) error {
+	c := p.Control
+	switch c.Kind {
+	case plan.Begin, plan.Savepoint, plan.RollbackTo, plan.Release:
+		return s.tagged(s.x.Control(c))
+	case plan.Commit, plan.Rollback:
+		return s.endBlock(c)
+	}
+	if err := s.x.Aborted(); err != nil {
+		return err
+	}
+	switch c.Kind {
+	case plan.Set, plan.Reset:
+		if isSharding(c.Name) {
+			return s.setSharding(c)
+		}
+		return s.x.Set(c, a)
+	case plan.SetTransaction, plan.SetSessionCharacteristics:
+		return s.x.Set(c, a)
+	case plan.Show:
+		_, err := s.x.Run(p, a, false)
+		return err
+	case plan.ShowSharding:
+		return s.show(c.Name)
+	case plan.ExplainSharding:
+		return s.explain(c, a)
+	case plan.Prepare:
+		return s.prepare(p, a)
+	case plan.Execute:
+		return s.execute(p, a)
+	case plan.Deallocate:
+		return s.deallocate(c)
+	case plan.Discard:
+		return s.discard(c)
+	case plan.PrepareTransaction:
+		return pgerr.New(pgerr.FeatureNotSupported, "two-phase commit by the client is not supported").
+			WithHint("The router commits over several shards by itself: use COMMIT.")
+	}
+	return pgerr.New(pgerr.FeatureNotSupported, "this statement is not supported by the router")
+}
+
+// tagged sends CommandComplete for what succeeded.
+func (s *session) tagged(tag string, err error) error {
+	if err != nil {
+		return err
+	}
+	s.c.SetOut(pgwire.AppendCommandComplete(s.c.OutBuf(), tag))
+	return nil
+}
+
+// endBlock is COMMIT and ROLLBACK; declarations that the block's DDL made become
+// visible, or go, with it.
+func (s *session) endBlock(c *plan.Control) error {
+	tag, err := s.x.Control(c)
+	committed := err == nil && tag == "COMMIT"
+	if e := s.ddl.settle(s, committed); e != nil && err == nil {
+		err = e
+	}
+	return s.tagged(tag, err)
+}
+
+// setSharding changes a setting of the router's own.
+func (s *session) setSharding(c *plan.Control) error {
+	value := strings.ToLower(c.Value)
+	verb := "SET"
+	if c.Kind == plan.Reset {
+		value, verb = "", "RESET"
+	}
+	if c.Default {
+		value = ""
+	}
+	switch c.Name {
+	case "sharding.fanout", "sharding.transaction":
+		var single bool
+		switch value {
+		case "", "any":
+		case "single":
+			single = true
+		default:
+			return pgerr.New(pgerr.InvalidParameterValue, "invalid value for parameter %q: %q", c.Name, c.Value).WithHint("Available values: any, single.")
+		}
+		if c.Name == "sharding.fanout" {
+			s.fanout = single
+		} else {
+			s.single = single
+		}
+	case "sharding.replica_policy":
+		if value != "" && value != "primary" {
+			return pgerr.New(pgerr.FeatureNotSupported, "reads from replicas are not supported by this version").
+				WithHint("Available values: primary.")
+		}
+	case "sharding.key", "sharding.shard":
+		if value != "" {
+			return pgerr.New(pgerr.FeatureNotSupported, "routing by hand (%s) is not supported by this version", c.Name).
+				WithHint("Name the shard key in the statement itself.")
+		}
+	default:
+		return pgerr.New(pgerr.UndefinedObject, "unrecognized configuration parameter %q", c.Name)
+	}
+	return s.tagged(verb, nil)
+}
+
+// discard is DISCARD.
+func (s *session) discard(c *plan.Control) error {
+	switch c.Name {
+	case "ALL":
+		if s.x.InBlock() {
+			return pgerr.New(pgerr.ActiveSQLTransaction, "DISCARD ALL cannot run inside a transaction block")
+		}
+		s.dropStatements()
+		s.fanout, s.single = false, false
+		if err := s.x.Discard(); err != nil {
+			return err
+		}
+	case "PLANS", "SEQUENCES", "TEMP":
+	}
+	return s.tagged("DISCARD "+c.Name, nil)
+}
+
+func (s *session) dropStatements() {
+	clear(s.stmts)
+	clear(s.portals)
+	s.dropUnnamed()
+}
+
+// deallocate is DEALLOCATE.
+func (s *session) deallocate(c *plan.Control) error {
+	if c.Name == "" {
+		clear(s.stmts)
+		return s.tagged("DEALLOCATE ALL", nil)
+	}
+	if _, ok := s.stmts[c.Name]; !ok {
+		return pgerr.New(pgerr.InvalidSQLStatementName, "prepared statement %q does not exist", c.Name)
+	}
+	delete(s.stmts, c.Name)
+	return s.tagged("DEALLOCATE", nil)
+}
+
+// prepare is SQL's PREPARE: the statement is kept by the session, exactly as a
+// Parse message's is.
+func (s *session) prepare(p *plan.Plan, a *plan.Args) error {
+	c := p.Control
+	if _, ok := s.stmts[c.Name]; ok {
+		return pgerr.New(pgerr.DuplicatePreparedStatement, "prepared statement %q already exists", c.Name)
+	}
+	if len(c.ParamTypeNames) > 0 {
+		return pgerr.New(pgerr.FeatureNotSupported, "PREPARE with parameter types is not supported by this version").
+			WithHint("Leave the types out, or prepare by the protocol, as drivers do.")
+	}
+	st, err := s.newStatement(c.Name, a.SQL[c.InnerStart:c.InnerEnd], nil, []byte{0, 0})
+	if err != nil {
+		return err
+	}
+	// PostgreSQL itself checks the statement now.
+	shard := s.x.AnyShard()
+	if st.Types, err = s.x.DescribeTypes(st, shard); err != nil {
+		return err
+	}
+	s.stmts[c.Name] = st
+	return s.tagged("PREPARE", nil)
+}
+
+// execute is SQL's EXECUTE: sent to its shard as an extended-protocol exchange
+// with the constants as text parameters.
+func (s *session) execute(p *plan.Plan, a *plan.Args) error {
+	c := p.Control
+	st, ok := s.stmts[c.Name]
+	if !ok {
+		return pgerr.New(pgerr.InvalidSQLStatementName, "prepared statement %q does not exist", c.Name)
+	}
+	if st.Plan == nil {
+		return pgerr.New(pgerr.FeatureNotSupported, "EXECUTE of an empty statement is not supported")
+	}
+	if len(c.Args) != len(st.Types) {
+		return pgerr.New(pgerr.SyntaxError, "wrong number of parameters for prepared statement %q", c.Name).
+			WithDetail("Expected %d parameters but got %d.", len(st.Types), len(c.Args))
+	}
+	vals := make([][]byte, len(c.Args))
+	for i := range c.Args {
+		v, null, err := c.Args[i].Text(a)
+		if err != nil {
+			return err
+		}
+		if !null {
+			vals[i] = append([]byte{}, v...)
+		}
+	}
+	return s.executeText(st, vals)
+}
+
+// executeText runs a prepared statement with parameters as text and sends rows
+// with their description, as a simple Query does.
+func (s *session) executeText(st *exec.Stmt, vals [][]byte) error {
+	msg, err := pgwire.AppendBind(nil, &pgwire.Bind{Params: vals})
+	if err != nil {
+		return err
+	}
+	po := &exec.Portal{Stmt: st}
+	if err := s.bindPortal(po, msg[pgwire.HeaderSize:]); err != nil {
+		return err
+	}
+	if st.Deferred() {
+		return s.runDeferred(po)
+	}
+	s.x.Hide(true)
+	err = s.x.ExtBind(po)
+	s.x.Hide(false)
+	if err == nil && st.Plan.Returns {
+		err = s.x.ExtDescribePortal(po)
+	}
+	if err == nil {
+		err = s.x.ExtExecute(po, 0)
+	}
+	if err == nil {
+		err = s.x.CloseUnits()
+	}
+	return err
+}

@@ -1,0 +1,488 @@
+package router
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/sharding-system/sharding/internal/exec"
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
+	"github.com/sharding-system/sharding/internal/sqltext"
+)
+
+// pipeline takes one message of the extended protocol. A failure is told to the
+// client, and what follows is skipped up to the next Sync.
+func (s *session) pipeline(typ byte, msg []byte) error {
+	body := msg[pgwire.HeaderSize:]
+	var err error
+	switch typ {
+	case pgwire.TypeParse:
+		err = s.parse(body)
+	case pgwire.TypeBind:
+		err = s.bind(body)
+	case pgwire.TypeDescribe:
+		err = s.describe(body)
+	case pgwire.TypeExecute:
+		err = s.executePortal(body)
+	case pgwire.TypeClose:
+		err = s.close(body)
+	}
+	return s.pipelineFailed(err)
+}
+
+func (s *session) pipelineFailed(err error) error {
+	if err == nil || exec.Fatal(err) {
+		return err
+	}
+	s.broken = true
+	s.owed = s.owed[:0]
+	// What was answered before comes first.
+	if e := s.x.ExtFlush(); e != nil {
+		if exec.Fatal(e) {
+			return e
+		}
+		if e == exec.ErrReported {
+			err = e
+		}
+	}
+	s.x.Fail()
+	s.fail(err)
+	return nil
+}
+
+// parse takes a Parse message. Nothing is sent yet: the shard is known with
+// Bind, and PostgreSQL's own check of the statement comes from there.
+func (s *session) parse(body []byte) error {
+	v, err := pgwire.ParseParse(body)
+	if err != nil {
+		return err
+	}
+	name := string(v.Name)
+	if name != "" {
+		if _, ok := s.stmts[name]; ok {
+			return pgerr.New(pgerr.DuplicatePreparedStatement, "prepared statement %q already exists", name)
+		}
+	}
+	if err := s.x.Aborted(); err != nil && !endsBlock(v.SQL) {
+		return err
+	}
+	s.refresh()
+	var oids []uint32
+	for i := range v.OIDs.Len() {
+		oids = append(oids, v.OIDs.At(i))
+	}
+	if name == "" {
+		s.dropUnnamed()
+	}
+	st, err := s.newStatement(name, string(v.SQL), oids, append([]byte(nil), v.Rest...))
+	if err != nil {
+		return err
+	}
+	s.stmts[name] = st
+	if st.Plan == nil || st.Deferred() {
+		return s.answer(pgwire.TypeParseComplete)
+	}
+	s.owed = append(s.owed, st)
+	return nil
+}
+
+// endsBlock says whether a statement may be parsed in a failed block.
+func endsBlock(sql []byte) bool {
+	word := strings.ToLower(strings.TrimSpace(string(sql[:min(len(sql), 32)])))
+	for _, w := range []string{"rollback", "commit", "end", "abort"} {
+		if strings.HasPrefix(word, w) {
+			return true
+		}
+	}
+	return word == ""
+}
+
+// newStatement plans a statement. Its plan is made again at Bind when the schema
+// has changed meanwhile.
+func (s *session) newStatement(name, sql string, oids []uint32, rest []byte) (*exec.Stmt, error) {
+	s.r.stmtIDs.Add(1)
+	st := &exec.Stmt{ID: s.r.stmtIDs.Load(), Name: name, SQL: sql, OIDs: oids, Rest: rest}
+	if err := s.planStatement(st); err != nil {
+		return nil, err
+	}
+	if name != "" {
+		st.Shared = s.ls.sharedName(st, s.env+s.x.Settings.Key())
+	}
+	return st, nil
+}
+
+// planStatement (re)makes a statement's plan.
+func (s *session) planStatement(st *exec.Stmt) error {
+	s.lex.Lex(st.SQL)
+	if s.lex.Empty {
+		return nil
+	}
+	types := st.OIDs
+	if st.Types != nil {
+		types = st.Types
+	}
+	p, err := s.plan(st.SQL, types)
+	if err != nil {
+		return err
+	}
+	st.Plan, st.State = p, s.ks.state.Load()
+	st.Literals = append([]sqltext.Literal(nil), s.lex.Literals...)
+	return nil
+}
+
+// sharedName names a statement on backends: equal texts, types and environments
+// share one name on this loop.
+func (l *loopState) sharedName(st *exec.Stmt, env string) string {
+	key := st.SQL + "\x00" + string(st.Rest) + "\x00" + env
+	if n, ok := l.shared[key]; ok {
+		return n
+	}
+	if len(l.shared) >= maxCached {
+		clear(l.shared) // names are never used twice, so old ones only age out
+	}
+	l.next++
+	n := "sharding_" + strconv.Itoa(l.id) + "_" + strconv.FormatUint(l.next, 10)
+	l.shared[key] = n
+	return n
+}
+
+// answer gives an answer of the router's own, behind what is owed.
+func (s *session) answer(typ byte) error {
+	if err := s.payOwed(-1); err != nil {
+		return err
+	}
+	s.x.Answer(typ)
+	return nil
+}
+
+// payOwed sends the Parse messages that wait for a shard to one, -1 for any.
+func (s *session) payOwed(shard int) error {
+	if len(s.owed) == 0 {
+		return nil
+	}
+	if shard < 0 {
+		shard = s.x.AnyShard()
+	}
+	for _, st := range s.owed {
+		if err := s.x.ExtPrepare(st, shard); err != nil {
+			return err
+		}
+	}
+	s.owed = s.owed[:0]
+	return nil
+}
+
+// bind takes a Bind message.
+func (s *session) bind(body []byte) error {
+	v, err := pgwire.ParseBind(body)
+	if err != nil {
+		return err
+	}
+	st, err := s.find(v.Statement)
+	if err != nil {
+		return err
+	}
+	po := &s.unnamed
+	if len(v.Portal) > 0 {
+		if _, ok := s.portals[string(v.Portal)]; ok {
+			return pgerr.New(pgerr.DuplicateCursor, "cursor %q already exists", v.Portal)
+		}
+		po = &exec.Portal{Name: string(v.Portal)}
+		s.portals[po.Name] = po
+	}
+	po.Reset(st)
+	if st.Plan == nil {
+		return s.answer(pgwire.TypeBindComplete)
+	}
+	if err := s.x.Aborted(); err != nil && !endsBlock([]byte(st.SQL)) {
+		return err
+	}
+	if err := s.bindPortal(po, body); err != nil {
+		return err
+	}
+	if st.Deferred() {
+		return s.answer(pgwire.TypeBindComplete)
+	}
+	if err := s.payOwed(po.Shards[0]); err != nil {
+		return err
+	}
+	return s.x.ExtBind(po)
+}
+
+// bindPortal finds a portal's shards from a Bind message's body, which it copies.
+func (s *session) bindPortal(po *exec.Portal, body []byte) error {
+	st := po.Stmt
+	if st.State != s.ks.state.Load() {
+		s.refresh()
+		if err := s.planStatement(st); err != nil {
+			return err
+		}
+	}
+	if st.Plan.NeedParamTypes || st.Plan.Route.Kind == plan.Rows && st.Types == nil {
+		if err := s.learnTypes(st); err != nil {
+			return err
+		}
+	}
+	po.Buf = append(po.Buf[:0], body...)
+	v, err := pgwire.ParseBind(po.Buf)
+	if err != nil {
+		return err
+	}
+	po.Rest = v.Rest
+	a := &po.Args
+	a.SQL, a.Literals, a.Params, a.Formats = st.SQL, st.Literals, a.Params[:0], a.Formats[:0]
+	if a.ParamTypes = st.Types; a.ParamTypes == nil {
+		a.ParamTypes = st.OIDs
+	}
+	vals := v.Params()
+	for p, ok := vals.Next(); ok; p, ok = vals.Next() {
+		a.Params = append(a.Params, p)
+	}
+	for i := range v.Formats.Len() {
+		a.Formats = append(a.Formats, v.Formats.At(i))
+	}
+	po.Results = po.Results[:0]
+	for i := range v.Results.Len() {
+		po.Results = append(po.Results, v.Results.At(i))
+	}
+	if st.Deferred() {
+		return nil
+	}
+	if err := s.allowed(st.Plan, a); err != nil {
+		return err
+	}
+	shards, err := s.x.Shards(st.Plan, a)
+	if err != nil {
+		return err
+	}
+	po.Shards = append(po.Shards[:0], shards...)
+	return nil
+}
+
+// learnTypes asks PostgreSQL for the types of a statement's parameters, once.
+func (s *session) learnTypes(st *exec.Stmt) error {
+	if st.Types != nil {
+		return nil
+	}
+	if err := s.x.CloseUnits(); err != nil {
+		return err
+	}
+	types, err := s.x.DescribeTypes(st, s.x.AnyShard())
+	if err != nil {
+		return err
+	}
+	if st.Types = types; types == nil {
+		st.Types = []uint32{}
+	}
+	return s.planStatement(st)
+}
+
+func (s *session) find(name []byte) (*exec.Stmt, error) {
+	if st, ok := s.stmts[string(name)]; ok {
+		return st, nil
+	}
+	if len(name) == 0 {
+		return nil, pgerr.New(pgerr.InvalidSQLStatementName, "unnamed prepared statement does not exist")
+	}
+	return nil, pgerr.New(pgerr.InvalidSQLStatementName, "prepared statement %q does not exist", name)
+}
+
+func (s *session) portal(name []byte) (*exec.Portal, error) {
+	if len(name) == 0 {
+		if s.unnamed.Stmt != nil {
+			return &s.unnamed, nil
+		}
+	} else if po, ok := s.portals[string(name)]; ok {
+		return po, nil
+	}
+	return nil, pgerr.New(pgerr.InvalidCursorName, "portal %q does not exist", name)
+}
+
+// describe takes a Describe message.
+func (s *session) describe(body []byte) error {
+	d, err := pgwire.ParseDescribe(body)
+	if err != nil {
+		return err
+	}
+	if d.Kind == pgwire.KindPortal {
+		po, err := s.portal(d.Name)
+		if err != nil {
+			return err
+		}
+		if po.Stmt.Plan == nil || po.Stmt.Deferred() {
+			return s.describeOwn(po.Stmt, false)
+		}
+		return s.x.ExtDescribePortal(po)
+	}
+	st, err := s.find(d.Name)
+	if err != nil {
+		return err
+	}
+	if st.Plan == nil || st.Deferred() {
+		return s.describeOwn(st, true)
+	}
+	shard := s.x.AnyShard()
+	if err := s.payOwed(shard); err != nil {
+		return err
+	}
+	return s.x.ExtDescribeStatement(st, shard)
+}
+
+// describeOwn describes a statement that the session itself carries out.
+func (s *session) describeOwn(st *exec.Stmt, statement bool) error {
+	if err := s.flushPipeline(); err != nil {
+		return err
+	}
+	if statement {
+		s.c.SetOut(pgwire.AppendParameterDescription(s.c.OutBuf(), nil))
+	}
+	cols := s.ownColumns(st)
+	if cols == nil {
+		s.c.SetOut(pgwire.AppendNoData(s.c.OutBuf()))
+	} else {
+		s.c.SetOut(pgwire.AppendRowDescription(s.c.OutBuf(), cols))
+	}
+	return nil
+}
+
+// executePortal takes an Execute message.
+func (s *session) executePortal(body []byte) error {
+	name, maxRows, err := pgwire.ParseExecute(body)
+	if err != nil {
+		return err
+	}
+	po, err := s.portal(name)
+	if err != nil {
+		return err
+	}
+	switch {
+	case po.Stmt.Plan == nil:
+		if err := s.flushPipeline(); err != nil {
+			return err
+		}
+		s.c.SetOut(pgwire.AppendEmptyQueryResponse(s.c.OutBuf()))
+		return nil
+	case po.Stmt.Deferred():
+		if err := s.flushPipeline(); err != nil {
+			return err
+		}
+		return s.runDeferred(po)
+	}
+	return s.x.ExtExecute(po, maxRows)
+}
+
+// runDeferred carries out a portal whose statement the session runs itself.
+func (s *session) runDeferred(po *exec.Portal) error {
+	p, a := po.Stmt.Plan, &po.Args
+	if err := s.x.CloseUnits(); err != nil {
+		return err
+	}
+	if err := s.allowed(p, a); err != nil {
+		return err
+	}
+	s.described = true
+	defer func() { s.described = false }()
+	switch p.Action {
+	case plan.Local:
+		return s.control(p, a)
+	case plan.DDL:
+		return s.define(p, a)
+	}
+	return s.x.ExtRun(po)
+}
+
+// close takes a Close message.
+func (s *session) close(body []byte) error {
+	d, err := pgwire.ParseClose(body)
+	if err != nil {
+		return err
+	}
+	if d.Kind == pgwire.KindPortal {
+		if po, err := s.portal(d.Name); err == nil {
+			delete(s.portals, po.Name)
+			if po.Stmt.Plan != nil && !po.Stmt.Deferred() {
+				return s.x.ExtClosePortal(po)
+			}
+		}
+		return s.answer(pgwire.TypeCloseComplete)
+	}
+	if len(d.Name) == 0 {
+		s.dropUnnamed()
+	}
+	if err := s.answer(pgwire.TypeCloseComplete); err != nil {
+		return err
+	}
+	delete(s.stmts, string(d.Name))
+	return nil
+}
+
+// flushPipeline is Flush: everything that is due goes to the client.
+func (s *session) flushPipeline() error {
+	if err := s.payOwed(-1); err != nil {
+		return s.pipelineFailed(err)
+	}
+	if err := s.x.ExtFlush(); err != nil {
+		return s.pipelineFailed(err)
+	}
+	return nil
+}
+
+// endPipeline is a Sync's work without its ReadyForQuery.
+func (s *session) endPipeline() error {
+	if !s.broken {
+		if err := s.flushPipeline(); err != nil {
+			return err
+		}
+	}
+	if err := s.x.CloseUnits(); err != nil {
+		return err
+	}
+	if err := s.x.EndImplicit(s.broken); err != nil {
+		if exec.Fatal(err) {
+			return err
+		}
+		s.fail(err)
+	}
+	return nil
+}
+
+// sync ends a pipeline.
+func (s *session) sync() error {
+	if !s.broken && len(s.owed) > 0 {
+		if err := s.payOwed(-1); err != nil {
+			if err := s.pipelineFailed(err); err != nil {
+				return err
+			}
+		}
+	}
+	failed := s.broken
+	s.broken = false
+	ready, err := s.x.ExtSync(failed)
+	if err != nil {
+		if exec.Fatal(err) {
+			return err
+		}
+		s.fail(err)
+	}
+	if !s.x.InBlock() {
+		if e := s.ddl.settle(s, err == nil && !failed); e != nil {
+			s.fail(e)
+		}
+		clear(s.portals)
+		s.unnamed.Stmt = nil
+	}
+	if !ready {
+		s.shardsTold()
+		s.ready()
+	}
+	return nil
+}
+
+// dropUnnamed forgets the unnamed statement and portal, as a simple Query does.
+func (s *session) dropUnnamed() {
+	if len(s.stmts) > 0 {
+		delete(s.stmts, "")
+	}
+	s.unnamed.Stmt = nil
+}

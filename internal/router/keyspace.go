@@ -1,0 +1,301 @@
+package router
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sharding-system/sharding"
+	"github.com/sharding-system/sharding/internal/backend"
+	"github.com/sharding-system/sharding/internal/catalog"
+	"github.com/sharding-system/sharding/internal/exec"
+	"github.com/sharding-system/sharding/internal/loop"
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/schema"
+)
+
+// state is all that a keyspace's sessions must know of it, at one moment. It is
+// immutable; sessions notice a new one by its address.
+type state struct {
+	place  *exec.Place
+	schema *schema.Snapshot
+	tables map[string]sharding.Table // by "schema.name"
+	// home is the catalog's entry of the home shard, for the router's own
+	// connections.
+	home catalog.Shard
+}
+
+// keyspace is one keyspace as a router knows it.
+type keyspace struct {
+	r     *Router
+	name  string
+	state atomic.Pointer[state]
+
+	mu sync.Mutex // one update at a time
+}
+
+// loadTimeout bounds reading a schema from its home shard.
+const loadTimeout = 20 * time.Second
+
+// keyspace yields a keyspace that is ready to be used; the first session on it
+// waits until its schema has been read.
+func (r *Router) keyspace(t *loop.Task, name string) (*keyspace, error) {
+	snap := r.view.Snapshot()
+	if snap.Keyspace(name) == nil {
+		// It may have been made a moment ago.
+		t.Do(func() {
+			ctx, cancel := context.WithTimeout(r.ctx, 5*time.Second)
+			defer cancel()
+			if s, err := r.view.Linearizable(ctx, name); err == nil {
+				snap = s
+			}
+		})
+	}
+	entry := snap.Keyspace(name)
+	if entry == nil || entry.State == catalog.KeyspaceCreating {
+		return nil, pgerr.Fatal(pgerr.InvalidCatalogName, "database \"%s\" does not exist", name).
+			WithHint("A database of the router is a keyspace: shardctl keyspace create %s.", name)
+	}
+	r.mu.Lock()
+	ks := r.keyspaces[name]
+	if ks == nil {
+		ks = &keyspace{r: r, name: name}
+		r.keyspaces[name] = ks
+	}
+	r.mu.Unlock()
+	if ks.state.Load() != nil {
+		return ks, nil
+	}
+	var err error
+	t.Do(func() { err = ks.update(r.ctx, snap) })
+	if err != nil {
+		r.log.Warn("cannot open a keyspace", "keyspace", name, "err", err)
+		return nil, pgerr.Fatal(pgerr.CannotConnectNow, "keyspace \"%s\" cannot be opened: its home shard does not answer", name).
+			WithHint("See shardctl shard list.").WithCause(err)
+	}
+	return ks, nil
+}
+
+// update brings the keyspace to a snapshot of the catalog; it does nothing when
+// nothing that matters has changed. It blocks.
+func (k *keyspace) update(ctx context.Context, snap *catalog.Snapshot) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	entry := snap.Keyspace(k.name)
+	if entry == nil {
+		return nil // dropped: sessions fail on the shards, new ones are refused
+	}
+	old := k.state.Load()
+	place, err := k.place(entry, old)
+	if err != nil {
+		return err
+	}
+	home := *entry.Shards[entry.HomeShard]
+	if old != nil && old.place == place && old.schema.Version == entry.SchemaVersion {
+		return nil
+	}
+	n := &state{place: place, home: home}
+	if old != nil && old.schema.Version >= entry.SchemaVersion {
+		n.schema, n.tables = old.schema, old.tables
+	} else {
+		if n.schema, err = k.load(ctx, home, entry.SchemaVersion); err != nil {
+			return err
+		}
+		n.tables = tablesOf(entry)
+	}
+	k.state.Store(n)
+	k.r.opts.Recorder.Epoch(k.name, place.Map.Epoch())
+	return nil
+}
+
+func tablesOf(entry *catalog.KeyspaceSnapshot) map[string]sharding.Table {
+	out := make(map[string]sharding.Table, len(entry.Tables))
+	for n, d := range entry.Tables {
+		out[n.Schema+"."+n.Name] = d.Table
+	}
+	return out
+}
+
+// refreshNow reads the catalog linearizably and updates.
+func (k *keyspace) refreshNow(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	snap, err := k.r.view.Linearizable(ctx, k.name)
+	if err != nil {
+		return fmt.Errorf("refresh keyspace %s: %w", k.name, err)
+	}
+	return k.update(ctx, snap)
+}
+
+// refreshTo updates to a schema version at least.
+func (k *keyspace) refreshTo(ctx context.Context, version int64) error {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	if err := k.r.view.WaitRevision(ctx, version); err != nil {
+		return err
+	}
+	return k.update(ctx, k.r.view.Snapshot())
+}
+
+// load reads the schema from the home shard.
+func (k *keyspace) load(ctx context.Context, home catalog.Shard, version int64) (*schema.Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	conn, err := k.r.serviceConn(ctx, home)
+	if err != nil {
+		return nil, fmt.Errorf("read the schema of keyspace %s: %w", k.name, err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	s, err := schema.Load(ctx, conn, version)
+	if err != nil {
+		return nil, fmt.Errorf("read the schema of keyspace %s: %w", k.name, err)
+	}
+	return s, nil
+}
+
+// place makes the keyspace's Place, or yields the old one when nothing changed.
+func (k *keyspace) place(entry *catalog.KeyspaceSnapshot, old *state) (*exec.Place, error) {
+	p := &exec.Place{
+		Keyspace: k.name, Database: k.name, Map: entry.Map, TwoPhase: entry.TwoPhaseCommit != catalog.TwoPhaseOff,
+		Shards: slices.Clone(entry.Map.Shards()),
+	}
+	p.Home = slices.Index(p.Shards, entry.HomeShard)
+	if p.Home < 0 {
+		p.Home = len(p.Shards)
+		p.Shards = append(p.Shards, entry.HomeShard)
+	}
+	for _, id := range p.Shards {
+		sh := entry.Shards[id]
+		if sh == nil {
+			return nil, fmt.Errorf("keyspace %s: shard %s is in the map and not in the catalog", k.name, id)
+		}
+		tgt, err := target(sh)
+		if err != nil {
+			return nil, err
+		}
+		p.Targets = append(p.Targets, tgt)
+	}
+	if old != nil && samePlace(old.place, p) {
+		return old.place, nil
+	}
+	return p, nil
+}
+
+func samePlace(a, b *exec.Place) bool {
+	if a.Map.Epoch() != b.Map.Epoch() || a.TwoPhase != b.TwoPhase || a.Home != b.Home || !slices.Equal(a.Shards, b.Shards) {
+		return false
+	}
+	for i := range a.Targets {
+		if a.Targets[i].Addr != b.Targets[i].Addr || (a.Targets[i].TLS == nil) != (b.Targets[i].TLS == nil) {
+			return false
+		}
+	}
+	return true
+}
+
+// target is how a shard's primary is reached.
+func target(sh *catalog.Shard) (backend.Target, error) {
+	t := backend.Target{Addr: sh.PrimaryEndpoint}
+	switch sh.TLSMode {
+	case "require", "verify-ca", "verify-full":
+	default:
+		return t, nil
+	}
+	host, _, err := net.SplitHostPort(sh.PrimaryEndpoint)
+	if err != nil {
+		return t, fmt.Errorf("shard %s: %w", sh.ID, err)
+	}
+	cfg := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	var roots *x509.CertPool
+	if sh.TLSRootCert != "" {
+		pem, err := os.ReadFile(sh.TLSRootCert)
+		if err != nil {
+			return t, fmt.Errorf("shard %s: tls_root_cert: %w", sh.ID, err)
+		}
+		roots = x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(pem) {
+			return t, fmt.Errorf("shard %s: tls_root_cert %s holds no certificate", sh.ID, sh.TLSRootCert)
+		}
+	}
+	cfg.RootCAs = roots
+	if sh.TLSMode != "verify-full" {
+		// require checks nothing but encrypts; verify-ca checks the chain only.
+		cfg.InsecureSkipVerify = true
+		if sh.TLSMode == "verify-ca" {
+			cfg.VerifyConnection = func(cs tls.ConnectionState) error { return verifyChain(cs, roots) }
+		}
+	}
+	t.TLS = cfg
+	return t, nil
+}
+
+func verifyChain(cs tls.ConnectionState, roots *x509.CertPool) error {
+	if len(cs.PeerCertificates) == 0 {
+		return errors.New("the server shows no certificate")
+	}
+	o := x509.VerifyOptions{Roots: roots, Intermediates: x509.NewCertPool()}
+	for _, c := range cs.PeerCertificates[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err := cs.PeerCertificates[0].Verify(o)
+	return err
+}
+
+// refresh takes the keyspace's newest placement up, between transactions.
+func (s *session) refresh() {
+	if st := s.ks.state.Load(); s.x.Place != st.place && !s.x.Bound() && !s.x.InBlock() {
+		s.x.Place = st.place
+	}
+}
+
+// splitPath reads a search_path as SHOW gives it, $user replaced by the role.
+func splitPath(value, role string) []string {
+	var out []string
+	for i := 0; i < len(value); {
+		switch c := value[i]; {
+		case c == ' ' || c == ',' || c == '\t' || c == '\n':
+			i++
+		case c == '"':
+			var b strings.Builder
+			for i++; i < len(value); i++ {
+				if value[i] == '"' {
+					if i+1 < len(value) && value[i+1] == '"' {
+						i++
+					} else {
+						break
+					}
+				}
+				b.WriteByte(value[i])
+			}
+			i++
+			out = appendPath(out, b.String(), role)
+		default:
+			end := i
+			for end < len(value) && value[end] != ',' && value[end] != ' ' {
+				end++
+			}
+			out = appendPath(out, strings.ToLower(value[i:end]), role)
+			i = end
+		}
+	}
+	return out
+}
+
+func appendPath(out []string, name, role string) []string {
+	switch name {
+	case "":
+		return out
+	case "$user":
+		return append(out, role)
+	}
+	return append(out, name)
+}

@@ -1,0 +1,119 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+
+	"github.com/sharding-system/sharding/internal/backend"
+	"github.com/sharding-system/sharding/internal/exec"
+	"github.com/sharding-system/sharding/internal/loop"
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+)
+
+// init gives a session its executor.
+func (s *session) init(cred *backend.Credentials, startup map[string]string) {
+	s.x = &exec.Exec{
+		T: s.t, Client: s.c, Opts: &s.r.exec, Role: cred.User, Cred: cred,
+		Place: s.ks.state.Load().place, Settings: exec.NewSettings(startup),
+	}
+	s.stmts, s.portals = map[string]*exec.Stmt{}, map[string]*exec.Portal{}
+}
+
+// learnedPath is the search_path of a session that has SET none: the role's or
+// the database's own, as the server has it.
+func (s *session) learnedPath(told map[string]string) string {
+	if p, ok := told["search_path"]; ok { // reported from PostgreSQL 18 on
+		return p
+	}
+	return s.x.StartPath()
+}
+
+// loopState yields what the sessions of a loop share; called on that loop.
+func (r *Router) loopState(l *loop.Loop) *loopState {
+	if v, ok := r.loops.Load(l.ID()); ok {
+		return v.(*loopState)
+	}
+	ls := &loopState{id: l.ID(), caches: map[*keyspace]*planCache{}, shared: map[string]string{}}
+	r.loops.Store(l.ID(), ls)
+	return ls
+}
+
+// counters of a loop, read by SHOW sharding.stats and the metrics.
+type counters struct {
+	planHits, planMisses atomic.Int64
+}
+
+// shardsTold tells a virtual session's other end which shards its last statement
+// ran on.
+func (s *session) shardsTold() {
+	if !s.quiet {
+		return
+	}
+	names := make([]string, len(s.x.LastShards))
+	for i, n := range s.x.LastShards {
+		names[i] = string(s.x.Place.Shards[n])
+	}
+	s.c.SetOut(pgwire.AppendParameterStatus(s.c.OutBuf(), "sharding.shards", strings.Join(names, ",")))
+}
+
+// pipeSize bounds what a virtual session and its other end may have in flight.
+const pipeSize = 64 << 10
+
+// dialVirtual opens a session without a socket, for a role whose identity has
+// been proved otherwise (the HTTP API's token). What comes back speaks the
+// protocol: a startup packet first, which is answered without a question.
+func (r *Router) dialVirtual(ctx context.Context, cred *backend.Credentials, keyspace string) (net.Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	got := make(chan net.Conn, 1)
+	err := r.group.Spawn("http "+cred.User, func(t *loop.Task) {
+		c, nc := loop.Pipe(t.Loop(), pipeSize)
+		t.Want(c, loop.Readable)
+		got <- nc
+		r.virtual(t, c, cred, keyspace)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open a session: %w", err)
+	}
+	select {
+	case nc := <-got:
+		return nc, nil
+	case <-ctx.Done():
+		go func() { (<-got).Close() }()
+		return nil, ctx.Err()
+	}
+}
+
+// virtual is a virtual session's coroutine.
+func (r *Router) virtual(t *loop.Task, c *loop.Conn, cred *backend.Credentials, keyspace string) {
+	h := handshake{r: r, t: t, c: c, deadline: deadlineIn(startupTimeout), counted: true}
+	r.clients.Add(1)
+	raw, err := h.startup()
+	if err != nil {
+		h.refuse(err)
+		return
+	}
+	su, err := pgwire.ParseStartup(raw)
+	if err != nil || su.Kind != pgwire.StartupConnect {
+		h.refuse(pgerr.Fatal(pgerr.ProtocolViolation, "a startup packet was expected"))
+		return
+	}
+	params := map[string]string{}
+	for _, p := range su.Params {
+		params[p.Name] = p.Value
+	}
+	c.Consume(len(raw))
+	c.SetOut(pgwire.AppendAuthenticationOK(c.OutBuf()))
+	s, err := r.open(t, c, cred, keyspace, params)
+	if err != nil {
+		h.refuse(err)
+		return
+	}
+	s.quiet = true
+	r.serve(s)
+}

@@ -1,0 +1,220 @@
+package router
+
+import (
+	"errors"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/sharding-system/sharding/internal/exec"
+	"github.com/sharding-system/sharding/internal/loop"
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
+	"github.com/sharding-system/sharding/internal/sqltext"
+)
+
+// session is one client: a coroutine on one loop. Nothing of it is touched by
+// another goroutine, but for what cancel requests read on the loop.
+type session struct {
+	r  *Router
+	t  *loop.Task
+	c  *loop.Conn
+	x  *exec.Exec
+	ls *loopState
+	ks *keyspace
+
+	user     string
+	database string
+	identity uint64 // in the registry of sessions, for cancel requests
+	started  time.Time
+	quiet    bool // a virtual session of the HTTP side
+	closed   bool
+	// described: Describe has told the columns of what runs now.
+	described bool
+	// defaultPath is the search_path of a session that has SET none.
+	defaultPath string
+
+	lex   sqltext.Statement
+	sql   []byte // the text of the statement that runs
+	key   []byte
+	env   string // of the plan cache: role and search_path
+	path  []string
+	envOf string // the settings that env was made from
+	args  plan.Args
+
+	stmts   map[string]*exec.Stmt
+	portals map[string]*exec.Portal
+	unnamed exec.Portal
+	owed    []*exec.Stmt // parsed, but not sent to a shard yet
+	broken  bool         // a pipeline failed: skip to its Sync
+
+	fanout, single bool // sharding.fanout, sharding.transaction = single
+	hintKey        string
+	hintShard      string
+
+	ddl ddl
+}
+
+// serve reads the client's messages until it goes.
+func (s *session) serve() error {
+	for {
+		typ, msg, err := s.next()
+		if err != nil {
+			return err
+		}
+		switch typ {
+		case pgwire.TypeQuery:
+			err = s.query(msg)
+		case pgwire.TypeParse, pgwire.TypeBind, pgwire.TypeDescribe, pgwire.TypeExecute, pgwire.TypeClose:
+			if !s.broken {
+				err = s.pipeline(typ, msg)
+			}
+			s.c.Consume(len(msg))
+		case pgwire.TypeFlush:
+			s.c.Consume(len(msg))
+			if !s.broken {
+				err = s.flushPipeline()
+			}
+		case pgwire.TypeSync:
+			s.c.Consume(len(msg))
+			err = s.sync()
+		case pgwire.TypeTerminate:
+			return nil
+		case pgwire.TypeCopyData, pgwire.TypeCopyDone, pgwire.TypeCopyFail:
+			// What follows a COPY that failed: PostgreSQL ignores it too.
+			s.c.Consume(len(msg))
+		case pgwire.TypeFunctionCall:
+			s.c.Consume(len(msg))
+			s.fail(pgerr.New(pgerr.FeatureNotSupported, "the function call protocol is not supported").
+				WithHint("Use SELECT function(...)."))
+			s.ready()
+		default:
+			return pgerr.Fatal(pgerr.ProtocolViolation, "unexpected message type 0x%02X", typ)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// next yields the client's next message, whole. Before it waits, everything that
+// is due to the client is sent.
+func (s *session) next() (byte, []byte, error) {
+	for {
+		buf := s.c.In()
+		typ, n, err := pgwire.FrontendFrame(buf)
+		if err != nil {
+			return 0, nil, err
+		}
+		if n > 0 && n <= len(buf) {
+			if s.t.Spend(1) {
+				s.t.Yield()
+			}
+			return typ, buf[:n], nil
+		}
+		if n > s.r.opts.MaxMessage {
+			return 0, nil, pgerr.Fatal(pgerr.ProgramLimitExceeded, "a message of %d bytes is larger than the %d that this router takes", n, s.r.opts.MaxMessage)
+		}
+		if n > 0 {
+			s.c.Reserve(n)
+		}
+		switch _, err := s.c.Fill(); {
+		case err == nil:
+		case errors.Is(err, loop.ErrWouldBlock):
+			if err := s.idle(); err != nil {
+				return 0, nil, err
+			}
+		default:
+			return 0, nil, exec.ErrClientGone
+		}
+	}
+}
+
+// idle waits for the client.
+func (s *session) idle() error {
+	ev := loop.Readable
+	switch err := s.c.Flush(); {
+	case err == nil:
+	case errors.Is(err, loop.ErrWouldBlock):
+		ev |= loop.Writable
+	default:
+		return exec.ErrClientGone
+	}
+	s.t.Want(s.c, ev)
+	cause, err := s.t.Wait(s.idleDeadline())
+	if err != nil {
+		return err
+	}
+	if cause&loop.CauseDeadline != 0 && cause&loop.CauseReady == 0 {
+		return pgerr.Fatal(pgerr.IdleSessionTimeout, "terminating connection due to idle-session timeout")
+	}
+	return nil
+}
+
+func (s *session) idleDeadline() time.Time {
+	if d := s.r.opts.IdleClientTimeout; d > 0 && !s.x.InBlock() {
+		return time.Now().Add(d)
+	}
+	return time.Time{}
+}
+
+// fail tells the client an error.
+func (s *session) fail(err error) {
+	if err == nil || errors.Is(err, exec.ErrReported) {
+		return
+	}
+	e := pgerr.From(err)
+	if e.Code == pgerr.InternalError {
+		s.r.log.Error("internal error", "user", s.user, "keyspace", s.database, "err", err, "cause", errors.Unwrap(e))
+	}
+	s.c.SetOut(pgwire.AppendError(s.c.OutBuf(), e))
+}
+
+// ready ends a Query or a pipeline.
+func (s *session) ready() {
+	s.c.SetOut(pgwire.AppendReadyForQuery(s.c.OutBuf(), s.x.Status()))
+}
+
+// end closes the session's books.
+func (s *session) end(err error) {
+	var e *pgerr.Error
+	if errors.As(err, &e) && !exec.Fatal(err) {
+		s.c.SetOut(pgwire.AppendError(s.c.OutBuf(), e.WithSeverity("FATAL")))
+		_ = s.c.Flush()
+	}
+	if errors.Is(err, loop.ErrStopped) {
+		s.c.SetOut(pgwire.AppendError(s.c.OutBuf(), pgerr.Fatal(pgerr.AdminShutdown, "terminating connection: the router is shutting down")))
+		_ = s.c.Flush()
+	}
+}
+
+// guard runs fn and turns a panic of this session into its end: its backends
+// are destroyed, the others live on.
+func (s *session) guard(fn func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.r.log.Error("panic in a session", "user", s.user, "keyspace", s.database, "panic", v, "stack", string(debug.Stack()))
+			err = pgerr.Fatal(pgerr.InternalError, "internal error in the router")
+		}
+		s.closeDown()
+	}()
+	return fn()
+}
+
+// closeDown gives back what the session holds, cancelling what still runs.
+func (s *session) closeDown() {
+	s.closed = true
+	s.cancelRunning()
+	s.x.Close()
+	s.ddl.abandon(s)
+}
+
+// text copies the statement that a message carries, so that the message can be
+// consumed; a Query's text ends at its NUL.
+func (s *session) text(sql []byte) string {
+	s.sql = append(s.sql[:0], sql...)
+	return unsafeString(s.sql)
+}
+
+func isSharding(name string) bool { return strings.HasPrefix(name, "sharding.") }

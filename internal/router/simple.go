@@ -1,0 +1,178 @@
+package router
+
+import (
+	"strings"
+	"unsafe"
+
+	"github.com/sharding-system/sharding/internal/exec"
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
+	"github.com/sharding-system/sharding/internal/planner"
+)
+
+// query answers a Query message.
+func (s *session) query(msg []byte) error {
+	body, err := pgwire.ParseQuery(msg[pgwire.HeaderSize:])
+	if err != nil {
+		return err
+	}
+	sql := s.text(body)
+	s.c.Consume(len(msg))
+	if s.x.OpenUnits() || len(s.owed) > 0 {
+		// A Query inside a pipeline ends it, as a Sync does.
+		if err := s.endPipeline(); err != nil {
+			return err
+		}
+	}
+	s.dropUnnamed()
+	s.broken = false
+	s.refresh()
+	s.lex.Lex(sql)
+	if s.lex.Empty {
+		s.c.SetOut(pgwire.AppendEmptyQueryResponse(s.c.OutBuf()))
+		s.ready()
+		return nil
+	}
+	if s.lex.Multiple {
+		spans, err := s.split(sql)
+		if err != nil {
+			s.x.Fail()
+			s.fail(err)
+			s.ready()
+			return nil
+		}
+		if len(spans) > 1 {
+			return s.series(sql, spans)
+		}
+		if len(spans) == 1 {
+			sql = sql[spans[0].Start:spans[0].End]
+			s.lex.Lex(sql)
+		}
+	}
+	ready, err := s.statement(sql, true)
+	return s.finish(ready, err)
+}
+
+// finish ends a Query whose only statement has run.
+func (s *session) finish(ready bool, err error) error {
+	if err != nil {
+		if exec.Fatal(err) {
+			return err
+		}
+		s.fail(err)
+	}
+	if ready {
+		return nil
+	}
+	if e := s.x.EndImplicit(err != nil); e != nil {
+		if exec.Fatal(e) {
+			return e
+		}
+		s.fail(e)
+	}
+	s.shardsTold()
+	s.ready()
+	return nil
+}
+
+// series answers a Query of several statements: one implicit transaction.
+func (s *session) series(sql string, spans []planner.Span) error {
+	sql = strings.Clone(sql)
+	s.x.BeginSeries()
+	var failed error
+	for _, sp := range spans {
+		part := sql[sp.Start:sp.End]
+		s.lex.Lex(part)
+		if s.lex.Empty {
+			continue
+		}
+		if _, failed = s.statement(part, false); failed != nil {
+			break
+		}
+	}
+	err := s.x.EndSeries(failed != nil)
+	if failed == nil {
+		failed = err
+	} else if exec.Fatal(err) {
+		return err
+	}
+	if failed != nil {
+		if exec.Fatal(failed) {
+			return failed
+		}
+		s.fail(failed)
+	}
+	if err := s.ddl.settle(s, failed == nil); err != nil {
+		s.fail(err)
+	}
+	s.ready()
+	return nil
+}
+
+// split finds the statements of a text, beside the loop when it is long.
+func (s *session) split(sql string) (spans []planner.Span, err error) {
+	s.maybeBeside(len(sql), func() { spans, err = planner.Split(sql) })
+	return spans, err
+}
+
+// longText is the length from which a text is parsed in a goroutine of its own:
+// a parse costs about a microsecond for ten bytes.
+const longText = 4 << 10
+
+func (s *session) maybeBeside(n int, fn func()) {
+	if n < longText {
+		fn()
+		return
+	}
+	s.t.Do(fn)
+}
+
+// statement runs the one statement that s.lex holds. sole: it is alone in its
+// Query, so its shard's ReadyForQuery may be passed on (ready).
+func (s *session) statement(sql string, sole bool) (ready bool, err error) {
+	p, err := s.plan(sql, nil)
+	if err != nil {
+		s.x.Fail()
+		return false, err
+	}
+	s.args = plan.Args{SQL: sql, Literals: s.lex.Literals, Params: s.args.Params[:0]}
+	return s.run(p, &s.args, sole)
+}
+
+// run carries a plan out.
+func (s *session) run(p *plan.Plan, a *plan.Args, sole bool) (bool, error) {
+	if err := s.allowed(p, a); err != nil {
+		s.x.Fail()
+		return false, err
+	}
+	switch p.Action {
+	case plan.Local:
+		return false, s.control(p, a)
+	case plan.DDL:
+		return false, s.define(p, a)
+	}
+	return s.x.Run(p, a, sole && !s.quiet)
+}
+
+// allowed holds a statement against what the session forbids itself.
+func (s *session) allowed(p *plan.Plan, a *plan.Args) error {
+	if !s.fanout && !s.single || p.Action == plan.Local {
+		return nil
+	}
+	shards, err := s.x.Shards(p, a)
+	if err != nil {
+		return err
+	}
+	if s.fanout && len(shards) > 1 {
+		return pgerr.New(pgerr.FeatureNotSupported, "this statement touches %d shards, and the session has set sharding.fanout to single", len(shards)).
+			WithHint("Name one shard key, or SET sharding.fanout = 'any'.")
+	}
+	if s.single && s.x.WouldSpan(shards) {
+		return pgerr.New(pgerr.FeatureNotSupported, "the transaction would touch a second shard, and the session has set sharding.transaction to single").
+			WithHint("Keep to one shard key in a transaction, or SET sharding.transaction = 'any'.")
+	}
+	return nil
+}
+
+func unsafeString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
