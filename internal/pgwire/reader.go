@@ -10,8 +10,9 @@ import (
 // reader takes a body apart from its front. After the first thing that is not there
 // it is bad and yields zero values; end tells.
 type reader struct {
-	b   []byte
-	bad bool
+	b            []byte
+	bad          bool
+	unterminated bool // what was missing is a string's NUL
 }
 
 func (r *reader) fail() {
@@ -22,6 +23,7 @@ func (r *reader) fail() {
 func (r *reader) cstring() []byte {
 	i := bytes.IndexByte(r.b, 0)
 	if i < 0 {
+		r.unterminated = !r.bad
 		r.fail()
 		return nil
 	}
@@ -88,6 +90,8 @@ func (r *reader) values(n int) []byte {
 // end checks that all was there, and nothing more.
 func (r *reader) end(message string) error {
 	switch {
+	case r.unterminated:
+		return pgerr.New(pgerr.ProtocolViolation, "invalid string in message").WithDetail("The message is a %s.", message)
 	case r.bad:
 		return pgerr.New(pgerr.ProtocolViolation, "insufficient data left in message").WithDetail("The message is a %s.", message)
 	case len(r.b) != 0:
