@@ -23,7 +23,7 @@ func (r *reader) fail() {
 func (r *reader) cstring() []byte {
 	i := bytes.IndexByte(r.b, 0)
 	if i < 0 {
-		r.unterminated = !r.bad
+		r.unterminated = r.unterminated || !r.bad
 		r.fail()
 		return nil
 	}
