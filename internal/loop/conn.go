@@ -150,8 +150,14 @@ func (c *Conn) Ready() Events {
 	return ready & c.want
 }
 
-// Readable reports whether a Fill is worth trying.
-func (c *Conn) Readable() bool { return c.ready&Readable != 0 || c.sec != nil && c.sec.pending }
+// Readable reports whether a Fill is worth trying: there may be input, or its end, or the conn is closed, and the owner's
+// turn is not over. On an idle conn without an owner it tells of anything that has arrived.
+func (c *Conn) Readable() bool {
+	if c.owner != nil && c.owner.bytesLeft <= 0 {
+		return false
+	}
+	return c.closed || c.ready&Readable != 0 || c.sec != nil && c.sec.pending
+}
 
 // HupSeen reports whether the peer has closed its side, or the connection has broken, as far as is known without
 // reading. Unread input may still be there.

@@ -14,7 +14,7 @@ func (c *Conn) Fill() (int, error) {
 	if c.closed {
 		return 0, ErrClosed
 	}
-	if !c.Readable() || c.owner != nil && c.owner.bytesLeft <= 0 {
+	if !c.Readable() {
 		return 0, ErrWouldBlock
 	}
 	if err := c.makeRoom(); err != nil {

@@ -18,7 +18,7 @@ import (
 // connPair is two connected conns on the task's loop, owned by it.
 func connPair(t testing.TB, task *Task) (a, b *Conn) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +79,37 @@ func TestFairnessOfBytes(t *testing.T) {
 			}
 		})
 		flood.Close()
+	})
+}
+
+// A session that reads for as long as there is something, and looks before each Fill, comes to an end of its turn too.
+func TestTurnEndsForReadable(t *testing.T) {
+	g := newGroup(t, Options{MaxLoops: 1})
+	run(t, g, func(task *Task) {
+		c, nc := Pipe(task.Loop(), 4*TurnBytes)
+		defer nc.Close()
+		task.Want(c, Readable)
+		task.Do(func() { _, _ = nc.Write(make([]byte, 4*TurnBytes)) })
+		turns, read := 0, 0
+		for read < 4*TurnBytes {
+			for c.Readable() {
+				n, err := c.Fill()
+				if err != nil {
+					break
+				}
+				c.Consume(n)
+				read += n
+			}
+			if _, err := task.Wait(time.Time{}); err != nil {
+				return
+			}
+			if turns++; read > turns*(TurnBytes+defaultBufferSize) {
+				t.Errorf("%d bytes in %d turns", read, turns)
+			}
+			if read == 4*TurnBytes {
+				break
+			}
+		}
 	})
 }
 

@@ -148,7 +148,8 @@ func (t *Task) Name() string { return t.name }
 func (t *Task) Go(name string, fn func(*Task)) *Task { return t.loop.start(name, fn) }
 
 // Want says what of c's events ends this task's Waits from now on (0: none), and makes the task c's owner. It is an
-// assignment, not a system call. c must belong to the same loop; another task that owned it no longer does.
+// assignment, not a system call. c must belong to the same loop; another task that owned it no longer does. A Want stands
+// until the next for c: want 0 for a conn with input that is not to be read now, or every Wait returns at once.
 func (t *Task) Want(c *Conn, ev Events) {
 	if c.owner != t {
 		c.disown()

@@ -116,21 +116,27 @@ func (s *secure) await() error {
 	}
 }
 
-// read decrypts into p. It answers as recv does.
+// read decrypts into p, record after record, until p is full or crypto/tls has nothing left: so pending is known. It
+// answers as recv does; an error behind input comes again with the next read.
 func (s *secure) read(c *Conn, p []byte) (int, error) {
-	n, err := s.conn.Read(p)
-	if n > 0 {
-		s.pending = true
-		return n, nil
+	s.pending = true
+	total := 0
+	var err error
+	for total < len(p) && err == nil {
+		var n int
+		n, err = s.conn.Read(p[total:])
+		total += n
 	}
-	if errors.Is(err, errTemporary) || err == nil {
-		s.pending = false
-		if len(s.out) > s.sent { // an answer of crypto/tls itself, to a key update
-			if err := s.drain(c); err != nil && err != ErrWouldBlock {
-				return 0, err
-			}
+	if err == errTemporary {
+		s.pending, err = false, ErrWouldBlock
+	}
+	if len(s.out) > s.sent { // an answer of crypto/tls itself, to a key update
+		if err := s.drain(c); err != nil && err != ErrWouldBlock {
+			return total, err
 		}
-		return 0, ErrWouldBlock
+	}
+	if total > 0 {
+		return total, nil
 	}
 	return 0, err
 }

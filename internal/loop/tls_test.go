@@ -268,3 +268,53 @@ func TestTLSMoves(t *testing.T) {
 		t.Errorf("ended by %v", err)
 	}
 }
+
+// An idle TLS conn whose input has been read says that there is none, so that a pool knows it for clean; a farewell or a
+// surprise makes it readable.
+func TestTLSIdleIsNotReadable(t *testing.T) {
+	eachPoller(t, func(t *testing.T, opts Options) {
+		server, client := tlsConfigs(t)
+		g := newGroup(t, opts)
+		idle := make(chan struct{})
+		results := make(chan error, 1)
+		dial := listen(t, g, func(task *Task, c *Conn) {
+			if err := c.StartTLSServer(task, server, soon()); err != nil {
+				results <- err
+				return
+			}
+			for range 3 {
+				n, err := fill(task, c)
+				if err != nil {
+					results <- err
+					return
+				}
+				if c.Readable() {
+					t.Error("readable though all is read")
+				}
+				if err := c.Send(c.In()); err != nil {
+					results <- err
+					return
+				}
+				c.Consume(n)
+			}
+			close(idle)
+			task.Want(c, Readable)
+			if _, err := task.Wait(time.Time{}); err != nil || !c.Readable() {
+				t.Errorf("%v, readable %v", err, c.Readable())
+			}
+			_, err := fill(task, c)
+			results <- err
+		})
+		nc := tls.Client(dial(), client)
+		for range 3 {
+			roundTrip(t, nc, []byte("round"))
+		}
+		await(t, idle, "the idle conn")
+		if err := nc.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := await(t, results, "the end"); err != io.EOF {
+			t.Errorf("ended by %v", err)
+		}
+	})
+}
