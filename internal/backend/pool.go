@@ -218,7 +218,7 @@ func (p *Pool) queue(t *loop.Task, cred *Credentials) (*Conn, error) {
 		if err != nil || !time.Now().Before(deadline) {
 			if ep.abandon(w) {
 				if err != nil {
-					return nil, pgerr.From(err)
+					return nil, err // the router stops
 				}
 				return nil, pgerr.New(pgerr.TooManyConnections, "no connection to the shard's server came free within %s", timeout).
 					WithDetail("All %d connections that this router may open to %s are in use.", ep.pools.opts.Load().MaxConnections, p.Key.Addr).

@@ -303,6 +303,7 @@ func (x *Exec) clientFrame(parts []*part) (byte, []byte, error) {
 
 // early takes what a shard says while the client still sends COPY data.
 func (x *Exec) early(p *part) error {
+	p.past()
 	for p.owes && !p.conn.Broken() {
 		if len(p.conn.In()) == 0 {
 			if !p.conn.Readable() {

@@ -32,6 +32,10 @@ var (
 // Fatal says whether err ends the session (the client is gone, the router
 // stops), as opposed to failing a statement.
 func Fatal(err error) bool {
+	var e *pgerr.Error
+	if errors.As(err, &e) {
+		return false // it is for the client, whatever led to it
+	}
 	return errors.Is(err, ErrClientGone) || errors.Is(err, loop.ErrStopped) || errors.Is(err, loop.ErrClosed)
 }
 
@@ -125,6 +129,14 @@ type part struct {
 	start      time.Time
 }
 
+// past gives up the message that frame returned last.
+func (p *part) past() {
+	if p.pend > 0 {
+		p.conn.Consume(p.pend)
+		p.pend = 0
+	}
+}
+
 // acquire yields a part with a clean connection to shard, with the session's
 // settings applied.
 func (x *Exec) acquire(shard int) (*part, error) {
@@ -186,14 +198,13 @@ func (x *Exec) release(p *part) {
 	if p.conn == nil {
 		return
 	}
-	if p.pend > 0 {
-		p.conn.Consume(p.pend)
+	if p.conn.Broken() {
 		p.pend = 0
 	}
+	p.past()
 	if p.skipZ > 0 || p.big > 0 || p.unit.open || p.owes {
 		p.conn.Break()
 	}
-	x.T.Want(p.conn.Conn, 0)
 	if p.pinned != "" && !p.conn.Broken() && p.conn.TxStatus == 'I' {
 		pin := *p
 		pin.began, pin.wrote = false, false
@@ -206,6 +217,7 @@ func (x *Exec) release(p *part) {
 		// What a function of a user's left behind is unknown.
 		p.conn.Break()
 	}
+	p.conn.Disown() // or it would be closed with this session's task
 	p.conn.Release()
 	p.conn = nil
 	x.free = append(x.free, p)
@@ -300,10 +312,7 @@ func (x *Exec) tell(name, value string) bool {
 // them is kept in p.skipErr.
 func (x *Exec) frame(p *part) (byte, []byte, error) {
 	for {
-		if p.pend > 0 {
-			p.conn.Consume(p.pend)
-			p.pend = 0
-		}
+		p.past()
 		buf := p.conn.In()
 		typ, n, _ := pgwire.Frame(buf)
 		if n < 0 {
@@ -362,6 +371,7 @@ func (x *Exec) parameterStatus(p *part, msg []byte, relay bool) {
 // settle waits until every injected Query of p is answered and yields the first
 // error among the answers.
 func (x *Exec) settle(p *part) error {
+	p.past()
 	for p.skipZ > 0 {
 		buf := p.conn.In()
 		typ, n, _ := pgwire.Frame(buf)

@@ -60,6 +60,7 @@ const bigFrame = 4 << 10
 // asks for COPY data ('G' relayed: the caller takes over).
 func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, err error) {
 	c := p.conn
+	p.past()
 	for {
 		if until == atPending && !p.unit.pending() && p.big == 0 {
 			return failed, false, nil

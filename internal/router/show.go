@@ -93,7 +93,7 @@ func (s *session) table(tag string, cols []column, rows [][]string) error {
 func fields(cols []column) []pgwire.FieldDescription {
 	out := make([]pgwire.FieldDescription, len(cols))
 	for i, c := range cols {
-		out[i] = pgwire.FieldDescription{Name: c.name, TypeOID: c.oid, TypeSize: typeSize(c.oid), Modifier: -1}
+		out[i] = pgwire.FieldDescription{Name: c.name, TypeOID: c.oid, TypeSize: typeSize(c.oid), TypeMod: -1}
 	}
 	return out
 }

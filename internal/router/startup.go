@@ -36,6 +36,9 @@ func (r *Router) serve(s *session) {
 	defer r.sessions.Delete(s.identity)
 	defer r.clients.Add(-1)
 	err := s.guard(s.serve)
+	if err != nil {
+		r.log.Debug("a session ended", "user", s.user, "keyspace", s.database, "client", s.c.RemoteAddr(), "err", err)
+	}
 	s.end(err)
 }
 
@@ -55,6 +58,7 @@ func (h *handshake) refuse(err error) {
 		h.r.clients.Add(-1)
 	}
 	if err == nil || exec.Fatal(err) {
+		h.r.log.Debug("a client left before it was let in", "client", h.c.RemoteAddr(), "err", err)
 		return
 	}
 	e := pgerr.From(err).WithSeverity("FATAL")
