@@ -1,7 +1,15 @@
 // Package schema is what a keyspace's tables, types, functions, views and
 // triggers are: the snapshot that the planner reads. It is loaded from the
 // home shard, at a version recorded in the catalog, and immutable thereafter.
+//
+// A snapshot comes from one snapshot of PostgreSQL's catalogs. It leaves out
+// pg_toast, temporary schemas, and the schema "sharding", which is the router's
+// own (Schemas lists it where it exists); of pg_catalog and information_schema it
+// has no relations.
 package schema
+
+// OwnSchema is the schema of the router's own objects on every shard.
+const OwnSchema = "sharding"
 
 // Snapshot is one keyspace's schema. It marshals to JSON (tests of the planner
 // read fixtures) and back; unexported indexes are rebuilt by Index.
@@ -50,8 +58,10 @@ type Relation struct {
 	HasRules    bool // rules other than a view's own _RETURN
 	RowSecurity bool
 	ForeignKeys []ForeignKey
-	// ViewDef is pg_get_viewdef for views.
+	// ViewDef is pg_get_viewdef for views, names qualified but for pg_catalog's.
 	ViewDef string
+	// Checks are the definitions of CHECK and EXCLUDE constraints, sorted.
+	Checks []string
 }
 
 // Column is one live column.
@@ -62,21 +72,26 @@ type Column struct {
 	Typmod    int32
 	Collation uint32 // 0 none
 	NotNull   bool
-	Default   string // pg_get_expr, "" none
+	Default   string // pg_get_expr, names qualified but for pg_catalog's; "" none or generated
 	// DefaultVolatility: "" no default, "c" a constant, "i", "s", "v".
 	DefaultVolatility string
-	Generated         string // "" or "s"
+	Generated         string // "" or "s" (stored), "v" (virtual, PostgreSQL 18)
+	Generation        string // the expression of a generated column
 	Identity          string // "", "a", "d"
 }
 
 // Type is a row of pg_type.
 type Type struct {
-	OID     uint32
-	Schema  string
-	Name    string
-	Kind    string // pg_type.typtype: b base, c composite, d domain, e enum, r range, m multirange
-	Base    uint32 // of a domain
-	Element uint32 // of an array
+	OID       uint32
+	Schema    string
+	Name      string
+	Kind      string   // pg_type.typtype: b base, c composite, d domain, e enum, r range, m multirange, p pseudo
+	Base      uint32   // of a domain
+	Typmod    int32    // of a domain's base type, -1 none
+	NotNull   bool     // of a domain
+	Collation uint32   // of a domain or base type, 0 none
+	Element   uint32   // of an array
+	Labels    []string // of an enum, in order
 }
 
 // Function is a user's function.
@@ -89,6 +104,8 @@ type Function struct {
 	Volatility string // i, s, v
 	Language   string
 	SecDef     bool
+	Arguments  string // pg_get_function_identity_arguments
+	Digest     string // MD5 of pg_get_functiondef, "" for aggregates
 }
 
 // Collation is a row of pg_collation that a column uses.
