@@ -61,6 +61,9 @@ type level struct {
 	arms   []*level
 	out    []outCol
 	full   bool // out is complete
+	// top: the level is the statement itself, whose aggregates and order are
+	// mergeOf's to judge.
+	top bool
 
 	stmt *pg.SelectStmt
 	// What the level does to the rows that pass WHERE.

@@ -50,6 +50,7 @@ func (p *planner) query(s *pg.SelectStmt) (*level, error) {
 	if err := p.checkFunctions(); err != nil {
 		return nil, err
 	}
+	l.top = true
 	l.solve(nil, false, false)
 	return l, p.route()
 }

@@ -75,7 +75,7 @@ func (l *level) solve(outer []*cond, nullable, inner bool) {
 	}
 	conds := append(own, l.where...)
 	conds = append(conds, l.tree.float()...)
-	l.tree.solve(conds, nullable, inner || !l.plain())
+	l.tree.solve(conds, nullable, inner || !l.plain() && !l.top)
 	for _, s := range l.subs {
 		s.solve(conds, true, true)
 	}
