@@ -31,6 +31,7 @@ func testContext(t testing.TB) context.Context {
 type cluster struct {
 	servers   []*pgtest.Server
 	endpoints []Endpoint
+	admin     []*pgx.Conn // the superuser's, nil when it has to be opened
 	counter   uint64
 }
 
@@ -38,7 +39,7 @@ const clusterDB = "shop"
 
 func newCluster(t testing.TB, n int, opts ...pgtest.Option) *cluster {
 	t.Helper()
-	c := &cluster{}
+	c := &cluster{admin: make([]*pgx.Conn, n)}
 	for i := range n {
 		s := pgtest.Start(t, opts...)
 		s.Exec(t, "postgres", "CREATE ROLE app LOGIN PASSWORD 'app'; CREATE ROLE other LOGIN PASSWORD 'other'; GRANT other TO app")
@@ -68,14 +69,24 @@ func (c *cluster) gid() GID {
 	return GID{Incarnation: testIncarnation, Router: "router-1", Boot: "b00t", Counter: c.counter}
 }
 
-// count answers a query for a number as the superuser; the server may be restarting.
+// count answers a query for a number as the superuser.
 func (c *cluster) count(t testing.TB, i int, sql string) int {
 	t.Helper()
 	var n int
-	if _, err := fmt.Sscan(c.servers[i].Query(t, clusterDB, sql)[0][0], &n); err != nil {
-		t.Fatal(err)
+	for range 2 { // the connection may be of a server that was killed since
+		if c.admin[i] == nil || c.admin[i].IsClosed() {
+			c.admin[i] = c.servers[i].Connect(t, clusterDB)
+		}
+		err := c.admin[i].QueryRow(testContext(t), sql, pgx.QueryExecModeSimpleProtocol).Scan(&n)
+		if err == nil {
+			return n
+		}
+		if !c.admin[i].IsClosed() {
+			t.Fatalf("%s: %v", sql, err)
+		}
 	}
-	return n
+	t.Fatalf("%s: server %d does not answer", sql, i)
+	return 0
 }
 
 // eventually waits for a condition.
