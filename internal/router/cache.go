@@ -24,7 +24,10 @@ type loopState struct {
 // planCache holds the plans made under one state of a keyspace.
 type planCache struct {
 	state *state
+	// plans by lifted key and environment. A nil plan says that the statements
+	// of this key have plans that hold positions in the text: exact has them.
 	plans map[string]*plan.Plan
+	exact map[string]*plan.Plan // by text and environment
 }
 
 // plan yields the plan of the statement that s.lex holds, whose text is sql.
@@ -35,32 +38,64 @@ func (s *session) plan(sql string, types []uint32) (*plan.Plan, error) {
 	st := s.ks.state.Load()
 	c := s.ls.caches[s.ks]
 	if c == nil || c.state != st {
-		c = &planCache{state: st, plans: map[string]*plan.Plan{}}
+		c = &planCache{state: st, plans: map[string]*plan.Plan{}, exact: map[string]*plan.Plan{}}
 		s.ls.caches[s.ks] = c
 	}
 	s.cacheKey(types)
-	if p, ok := c.plans[string(s.key)]; ok {
-		s.ls.planHits.Add(1)
-		return p, nil
+	if s.ddl.schema == nil {
+		if p := c.find(s, sql); p != nil {
+			s.ls.planHits.Add(1)
+			return p, nil
+		}
 	}
 	s.ls.planMisses.Add(1)
 	p, cacheable, err := s.makePlan(strings.Clone(sql), types)
 	if err != nil {
 		return nil, err
 	}
-	if cacheable {
-		if s.ks.state.Load() != c.state {
-			return p, nil
-		}
-		if len(c.plans) >= maxCached {
-			for k := range c.plans { // any one
-				delete(c.plans, k)
-				break
-			}
-		}
-		c.plans[string(s.key)] = p
+	if cacheable && s.ks.state.Load() == c.state {
+		c.keep(s, sql, p)
 	}
 	return p, nil
+}
+
+// find looks a plan up by what cacheKey made of the statement.
+func (c *planCache) find(s *session, sql string) *plan.Plan {
+	p, ok := c.plans[string(s.key)]
+	if ok && p == nil {
+		s.exact = append(append(s.exact[:0], sql...), s.key[len(s.lex.Key):]...)
+		p = c.exact[string(s.exact)]
+	}
+	return p
+}
+
+// keep adds a plan.
+func (c *planCache) keep(s *session, sql string, p *plan.Plan) {
+	makeRoom(c.plans)
+	if !p.Positional() {
+		c.plans[string(s.key)] = p
+		return
+	}
+	c.plans[string(s.key)] = nil
+	if len(sql) > maxCachedText {
+		return
+	}
+	makeRoom(c.exact)
+	c.exact[sql+string(s.key[len(s.lex.Key):])] = p
+}
+
+// maxCachedText bounds the texts kept for plans with positions: a long INSERT of
+// literals hardly comes again.
+const maxCachedText = 8 << 10
+
+func makeRoom(m map[string]*plan.Plan) {
+	if len(m) < maxCached {
+		return
+	}
+	for k := range m { // any one
+		delete(m, k)
+		return
+	}
 }
 
 func (s *session) cacheKey(types []uint32) {

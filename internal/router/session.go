@@ -38,6 +38,7 @@ type session struct {
 	lex   sqltext.Statement
 	sql   []byte // the text of the statement that runs
 	key   []byte
+	exact []byte
 	env   string // of the plan cache: role and search_path
 	path  []string
 	envOf string // the settings that env was made from
