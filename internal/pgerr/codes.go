@@ -153,6 +153,9 @@ var (
 	DefaultOnFilledTable = Refusal{"SH0044",
 		"a new column whose default would differ between shards",
 		"Add the column without a default, set the default afterwards, and fill old rows by UPDATE."}
+	ReferenceLock = Refusal{"SH0045",
+		"a row lock on a reference table in a statement that uses sharded tables",
+		"Name the tables to lock (FOR UPDATE OF ...), or lock the reference table's rows by a statement of its own."}
 )
 
 // Refusals is every refusal, in the order of their codes.
@@ -202,5 +205,6 @@ func Refusals() []Refusal {
 		ReferenceOrder,
 		TooManyShardTables,
 		DefaultOnFilledTable,
+		ReferenceLock,
 	}
 }

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -91,7 +92,15 @@ func (p *Plan) action() string {
 	return p.Operation
 }
 
-func (r Route) manyPossible() bool { return r.Kind == Keyed || r.Kind == All || r.Kind == Rows }
+// manyPossible says whether binding can give more than one shard.
+func (r Route) manyPossible() bool {
+	if r.Kind != Keyed {
+		return r.Kind == All || r.Kind == Rows
+	}
+	return len(r.Keys) > 1 || len(r.Keys) == 1 && slices.ContainsFunc(r.Keys[0], func(s Source) bool {
+		return s.Kind == ParamArray || s.Kind == LiteralArray
+	})
+}
 
 // String is the route in words.
 func (r Route) String() string {

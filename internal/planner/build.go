@@ -6,6 +6,7 @@ import (
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
+	"github.com/sharding-system/sharding"
 	"github.com/sharding-system/sharding/internal/pgerr"
 )
 
@@ -87,8 +88,33 @@ func (l *level) tail(s *pg.SelectStmt) error {
 		if c.GetWaitPolicy() == pg.LockWaitPolicy_LockWaitSkip {
 			l.p.uses.skipLocked = true
 		}
+		l.lockedReference(c)
 	}
 	return nil
+}
+
+// lockedReference notes a reference table among the tables that FOR UPDATE and
+// its like lock: all of the level's unless OF names some.
+func (l *level) lockedReference(c *pg.LockingClause) {
+	var names []string
+	for _, n := range c.GetLockedRels() {
+		names = append(names, n.GetRangeVar().GetRelname())
+	}
+	for _, t := range l.p.tables {
+		if t.kind != sharding.Reference || !l.tree.owns(t.id) {
+			continue
+		}
+		alias := ""
+		for _, it := range l.items {
+			if it.t == t {
+				alias = it.alias
+			}
+		}
+		// A table within a derived table has no alias here: it is locked with it.
+		if len(names) == 0 || alias == "" || contains(names, alias) {
+			l.p.uses.lockedRef = t
+		}
+	}
 }
 
 // groupColumns finds the plain columns among the GROUP BY terms. With grouping
@@ -307,7 +333,10 @@ func (l *level) fromItem(n *pg.Node) (*node, error) {
 		}
 		return l.fromItem(f.RangeTableSample.GetRelation())
 	case *pg.Node_RangeFunction:
-		if err := l.scan(f.RangeFunction, &l.subs); err != nil {
+		l.inFrom = true
+		err := l.scan(f.RangeFunction, &l.subs)
+		l.inFrom = false
+		if err != nil {
 			return nil, err
 		}
 		l.items = append(l.items, opaque(f.RangeFunction.GetAlias(), functionName(f.RangeFunction)))

@@ -21,18 +21,30 @@ func (p *planner) noteFunction(f *pg.FuncCall, l *level) error {
 		p.noteUser(users, name, at, f, l)
 		return nil
 	}
+	if name.Schema == "information_schema" {
+		return nil
+	}
 	if name.Schema != "" && name.Schema != "pg_catalog" {
 		return p.unknownFunction(name, at)
 	}
 	b, known := p.in.Schema.Builtin[name.Name]
-	if !known && len(p.in.Schema.Builtin) > 0 && !typeNames[name.Name] {
+	if !known && len(p.in.Schema.Builtin) > 0 && !typeNames[name.Name] && f.GetFuncformat() != pg.CoercionForm_COERCE_SQL_SYNTAX {
 		return p.unknownFunction(name, at)
 	}
 	if f.GetOver() == nil && (b.Aggregate || f.GetAggStar() || f.GetAggDistinct() || f.GetAggFilter() != nil || f.GetAggWithinGroup()) {
 		l.aggregate(f)
 	}
 	p.noteBuiltin(f, name.Name, b, at)
+	l.noteOnce(name.Name, b.Volatility, at)
 	return nil
+}
+
+// noteOnce records a volatile function that may be evaluated once for the whole
+// statement: in a subquery or in FROM. Several shards would each evaluate it.
+func (l *level) noteOnce(name, volatility string, at int32) {
+	if volatility == "v" && (l.parent != nil || l.inFrom) && l.p.uses.once == "" {
+		l.p.uses.once, l.p.uses.onceAt = name, at
+	}
 }
 
 // aggregate marks the level that an aggregate belongs to: the innermost one that
@@ -93,6 +105,7 @@ func (p *planner) noteUser(users []*schema.Function, name plan.Name, at int32, f
 			l.aggregate(f)
 		}
 		if u.Language == "c" && safeExtensionFunctions[u.Name] {
+			l.noteOnce(name.Name, u.Volatility, at)
 			if u.Volatility == "v" && p.uses.volatile == "" {
 				p.uses.volatile, p.uses.volatileAt = name.Name, at
 			}
@@ -158,7 +171,7 @@ var catalogFunctions = wordSet(`obj_description col_description shobj_descriptio
 
 // typeNames can be called like functions without being in pg_proc.
 var typeNames = wordSet(`bigint int integer smallint int2 int4 int8 float4 float8 numeric text varchar bpchar name bool date time
-	timetz timestamp timestamptz interval uuid bytea json jsonb xml inet cidr macaddr point box oid`)
+	timetz timestamp timestamptz interval uuid bytea json jsonb xml inet cidr macaddr point box oid char bit varbit money regclass regtype regproc`)
 
 func wordSet(words string) map[string]bool {
 	m := map[string]bool{}
@@ -179,7 +192,10 @@ func (p *planner) noteBuiltin(f *pg.FuncCall, name string, b schema.Builtin, at 
 		u.sequence, u.sequenceAt = name, at
 	case name == "set_config":
 		u.setting = true
-	case ownFunctions[name] || b.Volatility == "v" && u.volatile == "":
+	case ownFunctions[name]:
+		u.volatile, u.volatileAt = name, at
+		u.own, u.ownAt = name, at
+	case b.Volatility == "v" && u.volatile == "":
 		u.volatile, u.volatileAt = name, at
 	}
 	if catalogFunctions[name] || strings.HasPrefix(name, "pg_") && !homeless[name] || strings.HasPrefix(name, "has_") && strings.HasSuffix(name, "_privilege") {

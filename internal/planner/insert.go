@@ -122,7 +122,7 @@ func isValues(s *pg.SelectStmt) bool {
 
 // row finds the key of one row of VALUES.
 func (ins *insert) row(values []*pg.Node) error {
-	if !ins.t.sharded() {
+	if !ins.t.sharded() || ins.p.in.Keyspace.HomeOnly {
 		return nil
 	}
 	var key plan.Key
@@ -187,7 +187,7 @@ func parseExpr(text string) *pg.Node {
 
 // queryKey ties the target's key to the query's output columns.
 func (ins *insert) queryKey() error {
-	if !ins.t.sharded() {
+	if !ins.t.sharded() || ins.p.in.Keyspace.HomeOnly {
 		return nil
 	}
 	list := ins.query.stmt.GetTargetList()
@@ -286,6 +286,7 @@ func (ins *insert) solve() {
 		t.placed = ins.rows
 		return
 	}
+	ins.query.top = true
 	ins.query.solve(nil, false, false)
 	t.conds = ins.eqs
 	if len(ins.query.arms) == 0 {

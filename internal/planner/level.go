@@ -65,7 +65,8 @@ type level struct {
 	// mergeOf's to judge.
 	top bool
 
-	stmt *pg.SelectStmt
+	stmt   *pg.SelectStmt
+	inFrom bool // a function of the FROM clause is being scanned
 	// What the level does to the rows that pass WHERE.
 	agg, window, grouped, distinct, limited bool
 	groupKeys                               []colID

@@ -91,6 +91,25 @@ func (p *planner) lookup(t *table) error {
 	t.name = plan.Name{Schema: t.rel.Schema, Name: t.rel.Name}
 	t.decl = p.declaration(t.rel)
 	t.kind = t.decl.Kind
+	return p.checkChildren(t, t.rel)
+}
+
+// checkChildren refuses a table whose partitions or inheritance children are
+// placed otherwise than itself: one statement would read both.
+func (p *planner) checkChildren(t *table, r *schema.Relation) error {
+	for _, name := range r.Children {
+		s, n, _ := strings.Cut(name, ".")
+		c := findRelation(p.in.Schema, s, n)
+		if c == nil {
+			continue
+		}
+		if d := p.declaration(c); d.Kind != t.kind || !slices.Equal(d.Key, t.decl.Key) {
+			return p.refuse(pgerr.KeyDefinition, t.location, "child table %s is placed otherwise than table %s", n, t)
+		}
+		if err := p.checkChildren(t, c); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package planner
 
 import (
 	"slices"
+	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
@@ -92,27 +93,28 @@ func (ins *insert) placeDefault(c *schema.Column, e plan.NowEdit) bool {
 				k.Start, k.End = p.span(tok, tok)
 				p.p.NowEdits = append(p.p.NowEdits, k)
 			}
-		case at >= 0: // a short row: only what is next can be added
-			if at != len(items)+ins.added {
-				return false
-			}
-			ins.append(spans[i][1]-1, e)
+		case at >= 0: // a short row: the columns between take their defaults
+			k := e
+			k.Before = strings.Repeat(", DEFAULT", at-len(items)-ins.added) + ", " + e.Before
+			ins.append(spans[i][1]-1, k)
 		default:
-			ins.append(spans[i][1]-1, e)
+			k := e
+			k.Before = ", " + e.Before
+			ins.append(spans[i][1]-1, k)
 		}
 	}
 	if at < 0 {
 		return ins.nameColumn(c.Name)
 	}
-	if at >= len(lists[0].GetList().GetItems()) {
-		ins.added++
+	if n := len(lists[0].GetList().GetItems()); at >= n {
+		ins.added = at - n + 1
 	}
 	return true
 }
 
 // append puts a default behind a row's last value.
 func (ins *insert) append(at int, e plan.NowEdit) {
-	e.Start, e.End, e.Before = at, at, ", "+e.Before
+	e.Start, e.End = at, at
 	ins.p.p.NowEdits = append(ins.p.p.NowEdits, e)
 }
 

@@ -78,23 +78,52 @@ type Statement struct {
 	Text string
 }
 
-// Plan plans every statement of in.SQL. Errors are *pgerr.Error, positions in
-// characters of in.SQL. A text without a statement gives none.
-//
-// For a text of several statements literals are constants of the plans, which
-// then must not be cached under a lifted key.
-func Plan(in Input) ([]Statement, error) {
-	trees, err := parse(in.SQL)
+// Script is a parsed text. Its statements are planned one by one, so that the
+// caller can run each before the next is planned, as PostgreSQL does: the second
+// may use a table that the first creates.
+type Script struct {
+	sql   string
+	trees []*pg.RawStmt
+}
+
+// Parse guards and parses a text. Errors are *pgerr.Error.
+func Parse(sql string) (*Script, error) {
+	trees, err := parse(sql)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Statement, 0, len(trees))
-	for _, raw := range trees {
-		s, err := planOne(&in, raw, len(trees) > 1)
+	return &Script{sql: sql, trees: trees}, nil
+}
+
+// Len is the number of statements.
+func (s *Script) Len() int { return len(s.trees) }
+
+// Plan plans statement i; in.SQL must be the text that was parsed. Errors are
+// *pgerr.Error, positions in characters of in.SQL.
+//
+// In a text of several statements literals are constants of the plans, which
+// then must not be cached under a lifted key.
+func (s *Script) Plan(i int, in Input) (Statement, error) {
+	if in.SQL != s.sql {
+		return Statement{}, pgerr.New(pgerr.InternalError, "the text to plan is not the text that was parsed")
+	}
+	return planOne(&in, s.trees[i], len(s.trees) > 1)
+}
+
+// Plan parses and plans every statement of in.SQL. A text without a statement
+// gives none. See Script for texts of several statements.
+func Plan(in Input) ([]Statement, error) {
+	s, err := Parse(in.SQL)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Statement, 0, s.Len())
+	for i := range s.trees {
+		p, err := s.Plan(i, in)
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, s)
+		out = append(out, p)
 	}
 	return out, nil
 }
@@ -236,6 +265,11 @@ type features struct {
 	sequenceAt int32
 	volatile   string
 	volatileAt int32
+	once       string // a volatile function that is evaluated once for the statement
+	onceAt     int32
+	own        string // a function whose answer is the server's own
+	ownAt      int32
+	lockedRef  *table // a reference table whose rows are locked
 	system     string // a system column
 	systemAt   int32
 	setting    bool // set_config

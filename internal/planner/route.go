@@ -85,6 +85,9 @@ func (p *planner) route() error {
 		}
 		return p.refuse(pgerr.GlobalWithSharded, t.location, "%s %s is used together with sharded table %s", what, t, k.sharded[0])
 	}
+	if t := p.uses.lockedRef; t != nil {
+		return p.refuse(pgerr.ReferenceLock, t.location, "rows of reference table %s would be locked on one shard only", t)
+	}
 	p.findAnchor(k.sharded)
 	var keys []plan.Key
 	all := true
@@ -138,6 +141,9 @@ func (p *planner) unsharded(k kinds) {
 	case len(k.home) > 0:
 		p.p.Route.Kind = plan.Home
 		p.prove("%s is on the home shard", k.home[0])
+	case len(k.reference) > 0 && u.locking != nil:
+		p.p.Route.Kind = plan.Home
+		p.prove("the home shard's copy of reference table %s is the one that is locked", k.reference[0])
 	case len(k.reference) > 0:
 		p.p.Route.Kind = plan.Any
 		p.prove("every shard has all rows of reference table %s", k.reference[0])
@@ -191,6 +197,10 @@ func (p *planner) notTogether() *pgerr.Error {
 		return p.refuse(pgerr.CrossShardWith, -1, "a WITH query writes, and the statement is not restricted to one shard")
 	case p.uses.system != "":
 		return p.refuse(pgerr.SystemColumn, p.uses.systemAt, "column %s is used over several shards", p.uses.system)
+	case p.uses.once != "":
+		return p.refuse(pgerr.CrossShardSubquery, p.uses.onceAt, "%s would be evaluated on each shard, not once for the statement", p.uses.once)
+	case p.uses.own != "":
+		return p.refuse(pgerr.UnsafeFunction, p.uses.ownAt, "%s differs between shards", p.uses.own)
 	case p.uses.viewNow:
 		return p.refuse(pgerr.CrossShardSubquery, -1, "the transaction's time is used within a view over several shards")
 	case p.apart == nil:

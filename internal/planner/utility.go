@@ -86,7 +86,7 @@ func (p *planner) truncate(s *pg.TruncateStmt) error {
 			return err
 		}
 	}
-	return p.everywhere()
+	return p.homeOrEverywhere()
 }
 
 func (p *planner) truncateTriggers(t *table, rv *pg.RangeVar) error {
@@ -107,7 +107,24 @@ func (p *planner) lockTables(s *pg.LockStmt) error {
 	for _, n := range s.GetRelations() {
 		rvs = append(rvs, n.GetRangeVar())
 	}
-	return p.everywhere(rvs...)
+	if err := p.everywhere(rvs...); err != nil {
+		return err
+	}
+	return p.homeOrEverywhere()
+}
+
+// homeOrEverywhere runs a statement on the home shard where all its tables have
+// their rows there, else on every shard.
+func (p *planner) homeOrEverywhere() error {
+	p.p.Proof = nil
+	for _, t := range p.tables {
+		if t.kind != sharding.Global {
+			return p.everywhere()
+		}
+	}
+	p.p.Route.Kind = plan.Home
+	p.prove("its tables are on the home shard")
+	return nil
 }
 
 // vacuum plans VACUUM and ANALYZE (one node in the grammar).
