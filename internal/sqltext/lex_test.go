@@ -253,6 +253,22 @@ func TestHints(t *testing.T) {
 	}
 }
 
+func TestDivergent(t *testing.T) {
+	for sql, at := range map[string]int{
+		`select 1, E'a\v'`: 13, `select e'\\v'`: -1, `select '\v'`: -1, `select 0x1F`: 7, `select 1, 1_000`: 10, `select 1a`: 7,
+		`select E'\n', 1.5e5`: -1, `select a1_000, $1`: -1, `select E'\v', 0x1`: 9,
+	} {
+		var s Statement
+		s.Lex(sql)
+		if s.Divergent != (at >= 0) || s.Divergent && s.DivergentAt != at {
+			t.Errorf("%q: %v at %d, want %d", sql, s.Divergent, s.DivergentAt, at)
+		}
+		if strings.Contains(sql, `E'a\v'`) && len(s.Literals) != 1 {
+			t.Errorf("%q: lifted %v", sql, s.Literals)
+		}
+	}
+}
+
 const pointSelect = "SELECT abalance FROM pgbench_accounts WHERE aid = 4711 AND b;"
 
 func TestLexAllocatesNothing(t *testing.T) {

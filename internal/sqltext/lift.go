@@ -75,12 +75,16 @@ var markers = [...]string{ClassInt4: "\x00i", ClassInt8: "\x00l", ClassNumeric: 
 func (s *Statement) Lex(sql string) {
 	s.Key, s.Literals, s.stack = s.Key[:0], s.Literals[:0], s.stack[:0]
 	s.Verb, s.Multiple, s.Empty, s.Unterminated, s.Hints = [16]byte{}, false, false, false, Hints{}
+	s.Divergent, s.DivergentAt = false, 0
 	l := lifter{st: s, first: true, prev: afterOpener, mark: -1}
 	l.src = sql
 	s.Hints.leading(&l.scanner)
 	l.run()
 	if l.broken {
 		s.abandon(sql)
+	}
+	if l.divergent > 0 {
+		s.Divergent, s.DivergentAt = true, l.divergent-1
 	}
 	s.Empty = !l.any && !l.broken
 }

@@ -36,6 +36,16 @@ type scanner struct {
 	src    string
 	pos    int
 	broken bool
+	// divergent is one more than the position of the first construct that
+	// servers before PostgreSQL 16 read otherwise than libpg_query, 0 none.
+	divergent int
+}
+
+// diverge notes such a construct.
+func (s *scanner) diverge(at int) {
+	if s.divergent == 0 {
+		s.divergent = at + 1
+	}
 }
 
 // Byte classes.
@@ -179,8 +189,12 @@ func (s *scanner) word(t *token, c byte) {
 	switch {
 	case (c == 'e' || c == 'E') && s.at(s.pos+1) == '\'':
 		s.pos++
+		before := s.divergent
 		t.kind = tokString
 		t.escaped = s.quotes(true)
+		if s.divergent != before {
+			t.kind = tokUString // its value depends on the server
+		}
 		return
 	case (c == 'u' || c == 'U') && s.at(s.pos+1) == '&':
 		switch s.at(s.pos + 2) {
@@ -227,6 +241,9 @@ func (s *scanner) quotes(backslash bool) (escaped bool) {
 			return escaped
 		case s.src[i] == '\\':
 			escaped = true
+			if s.at(i+1) == 'v' {
+				s.diverge(i)
+			}
 			s.pos = min(i+2, len(s.src))
 		case s.at(i+1) == '\'':
 			escaped = true
@@ -338,6 +355,7 @@ func (s *scanner) number(t *token) {
 	}
 	if s.pos < len(s.src) && class[s.src[s.pos]]&isIdentStart != 0 {
 		t.kind = tokJunk
+		s.diverge(t.start)
 		s.tail()
 	}
 }

@@ -67,6 +67,13 @@ type Statement struct {
 	// it). Nothing is lifted then and Key is the whole text. The parser has the
 	// error message.
 	Unterminated bool
+	// Divergent says that the text holds a construct, the first at DivergentAt,
+	// which PostgreSQL before version 16 reads otherwise than libpg_query, the
+	// parser of version 17: E'\v' (the letter v there), 0x1F and 1_000 (a number
+	// and an alias, or an error). No proof may rest on a parse of such a text
+	// unless the server is new enough.
+	Divergent   bool
+	DivergentAt int
 	// Hints found in leading comments.
 	Hints Hints
 
