@@ -107,7 +107,8 @@ func ensureDatabase(ctx context.Context, conn *pgx.Conn, name, owner string, l l
 		sql += " LOCALE_PROVIDER libc"
 	}
 	if _, err := conn.Exec(ctx, sql); err != nil {
-		if isCode(err, "42P04") { // duplicate_database: another manager was faster
+		// duplicate_database, unique_violation: another manager was faster.
+		if isCode(err, "42P04") || isCode(err, "23505") {
 			return nil
 		}
 		return fmt.Errorf("making database %s: %w", name, err)

@@ -108,7 +108,7 @@ func (s *Server) run(ctx context.Context, r route, c *call) (a answer, err error
 			err = fail(http.StatusInternalServerError, codeInternal, "internal error")
 		}
 	}()
-	if err := s.limit(r); err != nil {
+	if err := s.limit(r, c); err != nil {
 		return answer{}, err
 	}
 	if err := s.identify(r, c); err != nil {

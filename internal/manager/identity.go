@@ -2,8 +2,8 @@ package manager
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -75,13 +75,9 @@ func (s *Server) identify(r route, c *call) error {
 	return nil
 }
 
-// limit bounds how often the API, and logging in, can be asked.
-func (s *Server) limit(r route) error {
-	limiter := s.overall
-	if r.login {
-		limiter = s.logins
-	}
-	if limiter == nil || limiter.Allow() {
+// limit bounds how often one client may ask, and how often all may log in.
+func (s *Server) limit(r route, c *call) error {
+	if s.overall.allow(c.RemoteAddr) && (!r.login || s.logins.Allow()) {
 		return nil
 	}
 	e := fail(http.StatusTooManyRequests, codeTooMany, "too many requests")
@@ -116,16 +112,34 @@ func (s *Server) loginUser(_ context.Context, c *call) (answer, error) {
 	}
 	c.who = identity{name: u.Name}
 	ends := time.Now().Add(s.tokenTTL).UTC().Truncate(time.Second)
-	token, err := s.signer.Issue(auth.Claims{}, clientKey)
+	// The key lets a router act on the shards as the PostgreSQL role itself; in
+	// the token it is sealed.
+	token, err := s.signer.Issue(auth.Claims{Subject: u.Name, Roles: u.Roles, Keyspaces: u.Keyspaces, ClientKey: clientKey[:]}, s.tokenTTL)
 	if err != nil {
-		return answer{}, err
+		return answer{}, fmt.Errorf("logging %s in: %w", u.Name, err)
 	}
 	return ok(client.Token{Token: token, ExpiresAt: ends})
 }
 
-func (s *Server) checkPassword(l loginRequest) (catalog.User, []byte, error) {
-	_ = subtle.ConstantTimeCompare
-	return catalog.User{}, nil, errWrongPassword
+// checkPassword refuses, beside a wrong password, users who may not log in.
+func (s *Server) checkPassword(l loginRequest) (u catalog.User, clientKey [32]byte, err error) {
+	known := s.snapshot().Users[l.Username]
+	verifier := auth.MockVerifier([]byte(s.id), l.Username)
+	if known != nil && known.Verifier != "" {
+		if verifier, err = auth.ParseVerifier(known.Verifier); err != nil {
+			return u, clientKey, fmt.Errorf("the verifier of user %s: %w", l.Username, err)
+		}
+	}
+	clientKey, right := verifier.CheckPassword(l.Password)
+	switch {
+	case !right || known == nil:
+		return u, clientKey, errWrongPassword
+	case !known.CanLogin:
+		return u, clientKey, fmt.Errorf("user %s may not log in", l.Username)
+	case known.ValidUntil != nil && time.Now().After(*known.ValidUntil):
+		return u, clientKey, fmt.Errorf("the password of user %s has expired", l.Username)
+	}
+	return *known, clientKey, nil
 }
 
 func statusText(status int) string { return strconv.Itoa(status) }

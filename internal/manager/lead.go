@@ -43,9 +43,7 @@ func (s *Server) leadLoop(ctx context.Context) {
 
 func (s *Server) leads(term int64) {
 	s.term.Store(term)
-	if s.metrics.Leader != nil {
-		s.metrics.Leader(term != 0)
-	}
+	s.metrics.Leader(term != 0)
 }
 
 // lead works until the lead is lost or ctx ends. All that it does is

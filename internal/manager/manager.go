@@ -9,12 +9,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 
 	"github.com/sharding-system/sharding"
 	"github.com/sharding-system/sharding/client"
 	"github.com/sharding-system/sharding/internal/auth"
 	"github.com/sharding-system/sharding/internal/catalog"
+	"github.com/sharding-system/sharding/internal/telemetry"
 )
 
 // lockPatience is how long a change waits for another one of the same keyspace.
@@ -43,25 +45,14 @@ type Options struct {
 	CheckRoles bool
 	// TokenTTL is how long a token from auth/login is good for.
 	TokenTTL time.Duration
-	// Rate and Burst bound the API's requests per second; 0 does not.
+	// Rate and Burst bound one client's requests per second; 0 does not.
 	Rate  float64
 	Burst int
 	// PGBin is where pg_dump is; empty searches.
 	PGBin     string
 	AuditPath string
-	Metrics   Metrics
+	Metrics   *telemetry.ManagerMetrics // nil keeps none
 	Logger    *slog.Logger
-}
-
-// Metrics is where the manager's own figures go.
-type Metrics struct {
-	// ShardHealth hears of every server's state after each round of probes: up
-	// is 1, down is 0.
-	ShardHealth func(shard, role, endpoint string, up bool)
-	// ForgetShard hears of a server that is no shard's any more.
-	ForgetShard func(shard, role, endpoint string)
-	Leader      func(leads bool)
-	CatalogAt   func(revision int64)
 }
 
 // Server is one manager.
@@ -75,13 +66,13 @@ type Server struct {
 	checkRoles  bool
 	tokenTTL    time.Duration
 	pgBin       string
-	metrics     Metrics
+	metrics     *telemetry.ManagerMetrics
 	log         *slog.Logger
 
 	prober  *prober
 	audit   *auditLog
-	logins  *rate.Limiter
-	overall *rate.Limiter // nil without a limit
+	logins  *rate.Limiter // of all clients together
+	overall limits
 
 	term atomic.Int64 // of our leadership; 0 while we do not lead
 
@@ -104,6 +95,12 @@ func New(o Options) (*Server, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Metrics == nil {
+		// Registered nowhere, they count for nobody.
+		if o.Metrics, err = telemetry.NewManagerMetrics(prometheus.NewRegistry()); err != nil {
+			return nil, fmt.Errorf("manager: %w", err)
+		}
+	}
 	if o.Defaults.VnodeCount == 0 {
 		o.Defaults = Defaults{Hash: sharding.HashPostgres, VnodeCount: 256, TwoPhaseCommit: catalog.TwoPhaseRequired}
 	}
@@ -118,11 +115,12 @@ func New(o Options) (*Server, error) {
 		// be had without end.
 		logins: rate.NewLimiter(10, 20),
 	}
-	if o.Rate > 0 {
-		s.overall = rate.NewLimiter(rate.Limit(o.Rate), max(o.Burst, 1))
-	}
+	s.overall.set(o.Rate, o.Burst)
 	return s, nil
 }
+
+// SetRateLimit changes the bound on one client's requests; 0 takes it away.
+func (s *Server) SetRateLimit(perSecond float64, burst int) { s.overall.set(perSecond, burst) }
 
 // Run probes the shards, and while this manager leads, does the leader's work.
 // It returns when ctx has ended and all that it started has.
@@ -178,19 +176,17 @@ func (s *Server) probeLoop(ctx context.Context) {
 		s.prober.round(ctx, shards, func(sh catalog.Shard, v verdict) {
 			key := [2]string{string(sh.ID), sh.PrimaryEndpoint}
 			seen[key] = true
-			if s.metrics.ShardHealth != nil && v.status != healthUnknown {
+			if v.status != healthUnknown {
 				s.metrics.ShardHealth(key[0], "primary", key[1], v.status == healthUp)
 			}
 		})
 		for key := range known {
-			if !seen[key] && s.metrics.ForgetShard != nil {
+			if !seen[key] {
 				s.metrics.ForgetShard(key[0], "primary", key[1])
 			}
 		}
 		known = seen
-		if s.metrics.CatalogAt != nil {
-			s.metrics.CatalogAt(snap.Revision)
-		}
+		s.metrics.CatalogAt(snap.Revision)
 		select {
 		case <-ctx.Done():
 			return

@@ -13,32 +13,50 @@ import (
 	"github.com/sharding-system/sharding/internal/catalog"
 )
 
+// roleLock serializes those who change roles on a server, of whichever
+// manager; the number is arbitrary. PostgreSQL itself would let one of two
+// fail ("tuple concurrently updated").
+const roleLock = 7205759403792793602
+
 // ensureRole makes a server's role what the catalog says of the user. It
 // changes nothing, and writes no WAL, where that is so already.
 func ensureRole(ctx context.Context, conn *pgx.Conn, u catalog.User) error {
-	var (
-		exists, super, login bool
-		limit                int
-	)
-	err := conn.QueryRow(ctx, `SELECT true, rolsuper, rolcanlogin, rolconnlimit FROM pg_roles WHERE rolname = $1`, u.Name).
-		Scan(&exists, &super, &login, &limit)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return fmt.Errorf("looking for role %s: %w", u.Name, err)
+	if verb, err := compareRole(ctx, conn, u); err != nil || verb == "" {
+		return err
 	}
-	if super {
-		return conflict(codeExists, "role %s is a superuser on a shard's server and cannot be a user of a keyspace", u.Name)
-	}
-	if exists {
-		if same, err := sameRole(ctx, conn, u, login, limit); err != nil || same {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(roleLock)); err != nil {
+			return fmt.Errorf("waiting for others who change roles: %w", err)
+		}
+		verb, err := compareRole(ctx, conn, u)
+		if err != nil || verb == "" {
 			return err
 		}
-		return alterRole(ctx, conn, "ALTER", u)
+		return alterRole(ctx, conn, verb, u)
+	})
+}
+
+// compareRole says what is to be done for the role: CREATE, ALTER, or nothing.
+func compareRole(ctx context.Context, conn *pgx.Conn, u catalog.User) (verb string, err error) {
+	var (
+		super, login bool
+		limit        int
+	)
+	err = conn.QueryRow(ctx, `SELECT rolsuper, rolcanlogin, rolconnlimit FROM pg_roles WHERE rolname = $1`, u.Name).Scan(&super, &login, &limit)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "CREATE", nil
 	}
-	err = alterRole(ctx, conn, "CREATE", u)
-	if isCode(err, "42710") { // duplicate_object: another manager was faster
-		return alterRole(ctx, conn, "ALTER", u)
+	if err != nil {
+		return "", fmt.Errorf("looking for role %s: %w", u.Name, err)
 	}
-	return err
+	if super {
+		return "", conflict(codeExists, "role %s is a superuser on a shard's server and cannot be a user of a keyspace", u.Name)
+	}
+	same, err := sameRole(ctx, conn, u, login, limit)
+	if err != nil || same {
+		return "", err
+	}
+	return "ALTER", nil
 }
 
 // sameRole compares what can be seen; a service role that may not read
@@ -48,11 +66,13 @@ func sameRole(ctx context.Context, conn *pgx.Conn, u catalog.User, login bool, l
 		password *string
 		until    *time.Time
 	)
-	err := conn.QueryRow(ctx, `SELECT rolpassword, CASE WHEN isfinite(rolvaliduntil) THEN rolvaliduntil END
-		FROM pg_authid WHERE rolname = $1`, u.Name).Scan(&password, &until)
-	if isCode(err, "42501") { // insufficient_privilege
-		return false, nil
+	var readable bool
+	err := conn.QueryRow(ctx, `SELECT has_table_privilege('pg_authid', 'SELECT')`).Scan(&readable)
+	if err != nil || !readable {
+		return false, err
 	}
+	err = conn.QueryRow(ctx, `SELECT rolpassword, CASE WHEN isfinite(rolvaliduntil) THEN rolvaliduntil END
+		FROM pg_authid WHERE rolname = $1`, u.Name).Scan(&password, &until)
 	if err != nil {
 		return false, fmt.Errorf("reading role %s: %w", u.Name, err)
 	}
@@ -77,13 +97,28 @@ func alterRole(ctx context.Context, conn *pgx.Conn, verb string, u catalog.User)
 	if u.Verifier != "" {
 		b.WriteString(" PASSWORD " + quoteText(u.Verifier))
 	}
-	// Neither may the statement reach the server's log: the verifier is as good
-	// as the password to whoever would pose as the server.
-	if _, err := conn.Exec(ctx, "SET log_statement = 'none'; SET log_min_duration_statement = -1"); err != nil && !isCode(err, "42501") {
-		return fmt.Errorf("keeping the verifier from the server's log: %w", err)
+	if err := keepFromLog(ctx, conn); err != nil {
+		return err
 	}
 	if _, err := conn.Exec(ctx, b.String()); err != nil {
 		return fmt.Errorf("%s role %s: %w", strings.ToLower(verb), u.Name, err)
+	}
+	return nil
+}
+
+// keepFromLog keeps the statement, and the verifier in it, out of the server's
+// log: it is as good as the password to whoever would pose as the server. Only
+// a superuser may, and only where it would be logged is there a need.
+func keepFromLog(ctx context.Context, conn *pgx.Conn) error {
+	var super bool
+	if err := conn.QueryRow(ctx, `SELECT rolsuper FROM pg_roles WHERE rolname = current_user`).Scan(&super); err != nil {
+		return fmt.Errorf("looking at the service's own role: %w", err)
+	}
+	if !super {
+		return nil
+	}
+	if _, err := conn.Exec(ctx, "SET LOCAL log_statement = 'none'; SET LOCAL log_min_duration_statement = -1; SET LOCAL log_min_error_statement = 'panic'"); err != nil {
+		return fmt.Errorf("keeping the verifier from the server's log: %w", err)
 	}
 	return nil
 }

@@ -20,9 +20,6 @@ import (
 )
 
 const (
-	// scramIterations is PostgreSQL's own default (scram_iterations).
-	scramIterations = 4096
-	saltBytes       = 16
 	// minPassword keeps out what is guessed at once; PostgreSQL has no rule.
 	minPassword = 8
 	maxPassword = 1024
@@ -229,11 +226,9 @@ func newVerifier(password string) (verifier, made string, err error) {
 	if strings.ContainsRune(password, 0) {
 		return "", "", invalid("password: it holds a NUL character")
 	}
-	salt := make([]byte, saltBytes)
-	rand.Read(salt) // never fails (crypto/rand)
-	v, err := auth.NewVerifier(password, salt, scramIterations)
+	v, err := auth.NewVerifier(password, nil, auth.DefaultIterations)
 	if err != nil {
 		return "", "", fmt.Errorf("making the verifier: %w", err)
 	}
-	return v.String(), made, nil
+	return v.Secret(), made, nil
 }
