@@ -34,12 +34,12 @@ func (l later) check() error {
 
 func (a *app) devCommand() *cobra.Command {
 	var (
-		o            = devcluster.DefaultOptions("")
-		l            later
-		hash         string
-		tour, once   bool
-		shapeFlags   = []string{"shards", "spare-shards", "keyspace"}
-		dataDir      string
+		o          = devcluster.DefaultOptions("")
+		l          later
+		hash       string
+		tour, once bool
+		shapeFlags = []string{"shards", "spare-shards", "keyspace"}
+		dataDir    string
 	)
 	c := &cobra.Command{
 		Use:   "dev",

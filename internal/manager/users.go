@@ -230,5 +230,5 @@ func newVerifier(password string) (verifier, made string, err error) {
 	if err != nil {
 		return "", "", fmt.Errorf("making the verifier: %w", err)
 	}
-	return v.Secret(), made, nil
+	return v.String(), made, nil
 }
