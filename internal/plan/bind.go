@@ -267,13 +267,20 @@ func unescape(a *Args, i int) string {
 // number reads a numeric literal as PostgreSQL's assignment cast to an integer
 // does: fractions round half away from zero.
 func number(text string, negative bool) (sharding.Value, error) {
-	n, err := strconv.ParseUint(text, 10, 64)
+	base := 10
+	if newerInteger(text) {
+		text = strings.ReplaceAll(text, "_", "")
+		if text[0] == '0' && len(text) > 1 && (text[1] < '0' || text[1] > '9') {
+			base = 0 // Go reads 0x, 0o and 0b as PostgreSQL does
+		}
+	}
+	n, err := strconv.ParseUint(text, base, 64)
 	switch {
 	case err == nil && !negative && n <= 1<<63-1:
 		return sharding.Int(int64(n)), nil
 	case err == nil && negative && n <= 1<<63:
 		return sharding.Int(-int64(n)), nil
-	case err == nil || len(text) > 400 || strings.ContainsAny(text, "_xXoObB"):
+	case err == nil || len(text) > 400 || base == 0:
 		return sharding.Value{}, errNoValue
 	}
 	if i := strings.IndexAny(text, "eE"); i >= 0 {
@@ -307,11 +314,21 @@ func (s *Source) parse(text string) (sharding.Value, error) {
 		return v, nil
 	}
 	// PostgreSQL 16 reads more forms of integers than the router does.
-	if s.Type == sharding.KeyInteger && strings.ContainsAny(text, "_xXoObB") {
+	if s.Type == sharding.KeyInteger && newerInteger(text) {
 		return v, pgerr.New(pgerr.InvalidTextRepresentation, "invalid input syntax for a shard key of an integer type: %q", clip(text)).
 			WithHint("Write the key in decimal digits.")
 	}
 	return v, errNoValue
+}
+
+// newerInteger says whether a text may be an integer in a form that PostgreSQL
+// reads from version 16 on: 0x1F, 0o17, 0b1, 1_000.
+func newerInteger(text string) bool {
+	text = strings.TrimLeft(text, " \t\n\v\f\r+-")
+	if len(text) < 2 || text[0] < '0' || text[0] > '9' {
+		return false
+	}
+	return strings.ContainsRune("xXoObB", rune(text[1])) || strings.Contains(text, "_")
 }
 
 // clip bounds a value for a message.

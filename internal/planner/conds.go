@@ -263,7 +263,7 @@ func (p *planner) valueFor(a colID, n *pg.Node) ([]plan.Source, bool) {
 	if !ok {
 		return nil, false
 	}
-	s.Column, s.Typmod = p.baseType(c.Type), c.Typmod
+	s.Column, s.Typmod = p.baseType(c.Type), p.typmod(c)
 	return []plan.Source{s}, true
 }
 
@@ -473,7 +473,7 @@ func (p *planner) arrayFor(a colID, n *pg.Node) ([]plan.Source, bool) {
 		inferred = oid
 		n = n.GetTypeCast().GetArg()
 	}
-	s := plan.Source{Type: t, Column: elem, Typmod: c.Typmod, ValueType: inferred}
+	s := plan.Source{Type: t, Column: elem, Typmod: p.typmod(c), ValueType: inferred}
 	if arr := n.GetAArrayExpr(); arr != nil {
 		var out []plan.Source
 		for _, e := range arr.GetElements() {

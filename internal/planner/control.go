@@ -183,7 +183,7 @@ func (p *planner) checkSetting(c *plan.Control) error {
 func (p *planner) inside(n *pg.Node, start, end int, types []uint32) (*plan.Plan, error) {
 	in := *p.in
 	in.ParamTypes = types
-	q := &planner{in: &in, base: start, end: end, lift: p.lift, p: &plan.Plan{}, budget: maxTables,
+	q := &planner{in: &in, base: start, first: start, end: end, lift: p.lift, p: &plan.Plan{}, budget: maxTables,
 		params: map[int32]*paramUse{}, sublinks: map[*pg.SubLink]*level{}, tokens: p.tokens}
 	if err := q.statement(n); err != nil {
 		return nil, err
@@ -199,7 +199,7 @@ func (p *planner) prepare(c *plan.Control, s *pg.PrepareStmt) error {
 		c.ParamTypeNames = append(c.ParamTypeNames, typeText(n.GetTypeName()))
 		types = append(types, p.typeOID(n.GetTypeName()))
 	}
-	i := p.tokenAt(p.base) + 2 // PREPARE name
+	i := p.tokenAt(p.first) + 2 // PREPARE name
 	if p.word(i) == "(" {
 		i = p.closing(i) + 1
 	}
@@ -255,7 +255,7 @@ func (p *planner) execute(c *plan.Control, s *pg.ExecuteStmt) error {
 		}
 		c.Args = append(c.Args, plan.Source{Kind: plan.Const, Type: sharding.KeyText, Typmod: -1, Value: sharding.Text(text), Null: null})
 	}
-	if i := p.tokenAt(p.base) + 2; p.word(i) == "(" {
+	if i := p.tokenAt(p.first) + 2; p.word(i) == "(" {
 		if end := p.closing(i); end > 0 {
 			c.ArgsStart, c.ArgsEnd = p.span(i, end)
 		}
@@ -313,7 +313,7 @@ func (p *planner) explain(c *plan.Control, s *pg.ExplainStmt) error {
 
 // explained is the byte where the statement within EXPLAIN begins, -1 unknown.
 func (p *planner) explained(s *pg.ExplainStmt) int {
-	i := p.tokenAt(p.base) + 1
+	i := p.tokenAt(p.first) + 1
 	if p.word(i) == "(" && len(s.GetOptions()) > 0 {
 		i = p.closing(i) + 1
 	} else {

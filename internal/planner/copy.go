@@ -168,7 +168,7 @@ func (p *planner) copyKey(t *table, c *plan.CopyPlan, cols []string, at int32) e
 		}
 		base := p.baseType(col.Type)
 		c.KeyFields = append(c.KeyFields, i)
-		c.Key = append(c.Key, plan.Source{Type: f, Column: base, ValueType: base, Typmod: col.Typmod, Assign: true})
+		c.Key = append(c.Key, plan.Source{Type: f, Column: base, ValueType: base, Typmod: p.typmod(col), Assign: true})
 	}
 	return nil
 }

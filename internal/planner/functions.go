@@ -70,10 +70,7 @@ func (l *level) aggregate(f *pg.FuncCall) {
 // userFunctions are the functions of that name that a call may mean.
 func (p *planner) userFunctions(name plan.Name) []*schema.Function {
 	var out []*schema.Function
-	for _, f := range p.in.Schema.Functions {
-		if f.Name != name.Name {
-			continue
-		}
+	for _, f := range p.in.Schema.FunctionsNamed(name.Name) {
 		if name.Schema == "" && contains(p.path(), f.Schema) || f.Schema == name.Schema {
 			out = append(out, f)
 		}

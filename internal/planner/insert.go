@@ -157,7 +157,7 @@ func (ins *insert) defaultKey(k sharding.KeyColumn) (plan.Source, error) {
 		return plan.Source{}, ins.p.refuse(pgerr.GeneratedKey, at, "shard key column %s of table %s is generated", k.Name, ins.t)
 	}
 	base := ins.p.baseType(c.Type)
-	s := plan.Source{Kind: plan.Const, Type: k.Type, Column: base, Typmod: c.Typmod, Assign: true, Null: true}
+	s := plan.Source{Kind: plan.Const, Type: k.Type, Column: base, Typmod: ins.p.typmod(c), Assign: true, Null: true}
 	if c.Default == "" {
 		return s, nil // NULL, which is refused when it runs
 	}
@@ -228,7 +228,8 @@ func (ins *insert) storesSame(k sharding.KeyColumn, from colID) bool {
 		return false
 	}
 	c, f := ins.p.columnAt(to), ins.p.columnAt(from)
-	return c.Typmod < 0 || c.Typmod == f.Typmod && c.Type == f.Type
+	m := ins.p.typmod(c)
+	return m < 0 || m == ins.p.typmod(f) && c.Type == f.Type
 }
 
 // rest builds ON CONFLICT and RETURNING.

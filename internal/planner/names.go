@@ -98,13 +98,12 @@ func (p *planner) lookup(t *table) error {
 // placed otherwise than itself: one statement would read both.
 func (p *planner) checkChildren(t *table, r *schema.Relation) error {
 	for _, name := range r.Children {
-		s, n, _ := strings.Cut(name, ".")
-		c := findRelation(p.in.Schema, s, n)
+		c := p.qualified(name)
 		if c == nil {
 			continue
 		}
 		if d := p.declaration(c); d.Kind != t.kind || !slices.Equal(d.Key, t.decl.Key) {
-			return p.refuse(pgerr.KeyDefinition, t.location, "child table %s is placed otherwise than table %s", n, t)
+			return p.refuse(pgerr.KeyDefinition, t.location, "child table %s is placed otherwise than table %s", c.Name, t)
 		}
 		if err := p.checkChildren(t, c); err != nil {
 			return err
@@ -136,20 +135,19 @@ func (p *planner) path() []string {
 // relation finds a relation of the snapshot; nil when there is none.
 func (p *planner) relation(n plan.Name) *schema.Relation {
 	if n.Schema != "" {
-		return findRelation(p.in.Schema, n.Schema, n.Name)
+		return p.in.Schema.Lookup(n.Schema, n.Name)
 	}
-	for _, s := range p.path() {
-		if r := findRelation(p.in.Schema, s, n.Name); r != nil {
-			return r
-		}
-	}
-	return nil
+	return p.in.Schema.Resolve(p.path(), n.Name)
 }
 
-func findRelation(s *schema.Snapshot, schemaName, name string) *schema.Relation {
-	for _, r := range s.Relations {
-		if r.Name == name && r.Schema == schemaName {
-			return r
+// qualified finds a relation by "schema.name", in which either part may itself
+// hold a dot.
+func (p *planner) qualified(name string) *schema.Relation {
+	for i := range name {
+		if name[i] == '.' {
+			if r := p.in.Schema.Lookup(name[:i], name[i+1:]); r != nil {
+				return r
+			}
 		}
 	}
 	return nil
@@ -166,10 +164,8 @@ func (p *planner) declaration(r *schema.Relation) sharding.Table {
 			return d
 		}
 		for _, parent := range r.Parents {
-			if s, n, ok := strings.Cut(parent, "."); ok {
-				if pr := findRelation(p.in.Schema, s, n); pr != nil {
-					next = append(next, pr)
-				}
+			if pr := p.qualified(parent); pr != nil {
+				next = append(next, pr)
 			}
 		}
 	}
@@ -181,33 +177,22 @@ func column(r *schema.Relation, name string) *schema.Column {
 	if r == nil {
 		return nil
 	}
-	for i := range r.Columns {
-		if r.Columns[i].Name == name {
-			return &r.Columns[i]
-		}
-	}
-	return nil
+	return r.Column(name)
 }
 
 // baseType strips domains off a type.
 func (p *planner) baseType(oid uint32) uint32 {
-	for range 32 {
-		t := findType(p.in.Schema, oid)
-		if t == nil || t.Kind != "d" {
-			break
-		}
-		oid = t.Base
-	}
-	return oid
+	base, _ := p.in.Schema.BaseType(oid)
+	return base
 }
 
-func findType(s *schema.Snapshot, oid uint32) *schema.Type {
-	for _, t := range s.Types {
-		if t.OID == oid {
-			return t
-		}
+// typmod is a column's type modifier, its domain's where it has one.
+func (p *planner) typmod(c *schema.Column) int32 {
+	if c.Typmod >= 0 {
+		return c.Typmod
 	}
-	return nil
+	_, m := p.in.Schema.BaseType(c.Type)
+	return m
 }
 
 // family is the key type whose equality a column's "=" is: none for types that
@@ -220,12 +205,8 @@ func (p *planner) family(c *schema.Column) (sharding.KeyType, bool) {
 }
 
 func (p *planner) deterministic(collation uint32) bool {
-	for _, c := range p.in.Schema.Collations {
-		if c.OID == collation {
-			return c.Deterministic
-		}
-	}
-	return true // 0, the default, C and POSIX are
+	c := p.in.Schema.CollationByOID(collation)
+	return c == nil || c.Deterministic // 0, the default, C and POSIX are
 }
 
 // plainEquals says whether an operator name is pg_catalog's "=".

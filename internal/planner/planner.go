@@ -72,8 +72,10 @@ func (k *Keyspace) sharded() bool {
 
 // Statement is one statement of a simple Query with its plan.
 type Statement struct {
-	Plan       *plan.Plan
-	Start, End int // bytes of SQL, without white space and comments around
+	Plan *plan.Plan
+	// Start and End bound the statement in SQL, in bytes: the whole of a text of
+	// one statement; of several, each without white space and comments around.
+	Start, End int
 	// Text is SQL[Start:End]; the plan's edits and spans count from its begin.
 	Text string
 }
@@ -168,14 +170,21 @@ func planOne(in *Input, raw *pg.RawStmt, several bool) (Statement, error) {
 		end = start + n
 	}
 	start, end = trim(in.SQL, start, end)
+	first := start
+	if !several {
+		start = 0
+	}
 	p := &planner{
-		in: in, base: start, end: end, lift: !several,
+		in: in, base: start, first: first, end: end, lift: !several,
 		p: &plan.Plan{}, budget: maxTables, params: map[int32]*paramUse{}, sublinks: map[*pg.SubLink]*level{},
 	}
 	if err := p.statement(raw.GetStmt()); err != nil {
 		return Statement{}, err
 	}
 	p.finish()
+	if !several {
+		end = len(in.SQL)
+	}
 	return Statement{Plan: p.p, Start: start, End: end, Text: in.SQL[start:end]}, nil
 }
 
@@ -232,11 +241,12 @@ const maxTables = 1000
 
 // planner plans one statement.
 type planner struct {
-	in   *Input
-	base int // byte of in.SQL where the statement begins
-	end  int
-	lift bool // literals are lifted: their values are not the planner's
-	p    *plan.Plan
+	in    *Input
+	base  int // byte of in.SQL from which the plan's positions count
+	first int // byte of in.SQL where the statement's first token is
+	end   int
+	lift  bool // literals are lifted: their values are not the planner's
+	p     *plan.Plan
 
 	tables []*table // every use of a relation, in the order met
 	budget int
@@ -360,9 +370,6 @@ func (p *planner) refuse(r pgerr.Refusal, location int32, format string, args ..
 func (p *planner) prove(format string, args ...any) {
 	p.p.Proof = append(p.p.Proof, fmt.Sprintf(format, args...))
 }
-
-// text is the statement's own text, span the place of a byte location in it.
-func (p *planner) text() string { return p.in.SQL[p.base:p.end] }
 
 // statement dispatches on the kind of statement.
 func (p *planner) statement(n *pg.Node) error {

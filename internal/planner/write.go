@@ -293,7 +293,7 @@ func (p *planner) stored(t *table, k sharding.KeyColumn, n *pg.Node) (plan.Sourc
 	if !ok && f == sharding.KeyInteger {
 		s, ok = p.rounded(n)
 	}
-	s.Column, s.Typmod, s.Assign = base, c.Typmod, true
+	s.Column, s.Typmod, s.Assign = base, p.typmod(c), true
 	return s, ok
 }
 
