@@ -21,14 +21,24 @@ func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 // logIn logs a client of ours in to a real server.
 func logIn(t *testing.T, srv *pgtest.Server, user string, c *Client) error {
 	t.Helper()
+	return logInOn(t, dial(t, srv), user, c)
+}
+
+func dial(t *testing.T, srv *pgtest.Server) net.Conn {
+	t.Helper()
 	conn, err := net.Dial("tcp", srv.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
 	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
+	return conn
+}
+
+func logInOn(t *testing.T, conn net.Conn, user string, c *Client) error {
+	t.Helper()
 	startup, err := pgwire.AppendStartup(nil, pgwire.Version30, []pgwire.Param{{Name: "user", Value: user}, {Name: "database", Value: "postgres"}})
 	if err != nil {
 		t.Fatal(err)
@@ -205,7 +215,7 @@ func TestServerAcceptsPgx(t *testing.T) {
 	served := make(chan error, 2)
 	go func() {
 		for range 2 {
-			served <- serveOnce(l, v)
+			served <- serveOnce(l, v, nil)
 		}
 	}()
 	url := "postgres://app:%s@" + l.Addr().String() + "/db?sslmode=disable&connect_timeout=60"
@@ -223,80 +233,4 @@ func TestServerAcceptsPgx(t *testing.T) {
 	if err := <-served; !pgerr.Has(err, pgerr.InvalidPassword) {
 		t.Errorf("the server says %v of a wrong password", err)
 	}
-}
-
-// serveOnce authenticates one client, and says why not.
-func serveOnce(l net.Listener, v Verifier) error {
-	conn, err := l.Accept()
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		return err
-	}
-	var b []byte
-	take := func(frame func([]byte) (int, error)) ([]byte, error) {
-		for {
-			n, err := frame(b)
-			if err != nil {
-				return nil, err
-			}
-			if n > 0 && n <= len(b) {
-				m := b[:n]
-				b = b[n:]
-				return m, nil
-			}
-			chunk := make([]byte, 4096)
-			k, err := conn.Read(chunk)
-			if err != nil {
-				return nil, err
-			}
-			b = append(b, chunk[:k]...)
-		}
-	}
-	message := func(b []byte) (int, error) { _, n, err := pgwire.FrontendFrame(b); return n, err }
-	if _, err := take(pgwire.StartupFrame); err != nil {
-		return err
-	}
-	s, err := NewServer(v)
-	if err != nil {
-		return err
-	}
-	fail := func(err error) error {
-		_, werr := conn.Write(pgwire.AppendError(nil, pgerr.From(err)))
-		if werr != nil {
-			return werr
-		}
-		return err
-	}
-	if _, err := conn.Write(pgwire.AppendAuthenticationSASL(nil, ScramSHA256)); err != nil {
-		return err
-	}
-	m, err := take(message)
-	if err != nil {
-		return err
-	}
-	_, data, err := pgwire.ParseSASLInitial(m[pgwire.HeaderSize:])
-	if err != nil {
-		return fail(err)
-	}
-	first, err := s.First(data)
-	if err != nil {
-		return fail(err)
-	}
-	if _, err := conn.Write(pgwire.AppendAuthenticationSASLContinue(nil, first)); err != nil {
-		return err
-	}
-	if m, err = take(message); err != nil {
-		return err
-	}
-	final, _, err := s.Final(m[pgwire.HeaderSize:])
-	if err != nil {
-		return fail(err)
-	}
-	out := pgwire.AppendAuthenticationSASLFinal(nil, final)
-	out = pgwire.AppendBackendKeyData(pgwire.AppendAuthenticationOK(out), 1, []byte("1234"))
-	_, err = conn.Write(pgwire.AppendReadyForQuery(out, pgwire.TxIdle))
-	return err
 }
