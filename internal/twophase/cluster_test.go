@@ -26,41 +26,76 @@ func testContext(t testing.TB) context.Context {
 	return ctx
 }
 
-// cluster is a few real servers, a shard on each, with a client role app that owns
-// nothing and has no right in the schema sharding but what Install gave it.
+// cluster is a few shards with a client role app that owns nothing and has no right
+// in the schema sharding but what Install gave it.
 type cluster struct {
 	servers   []*pgtest.Server
+	dbs       []string
 	endpoints []Endpoint
 	admin     []*pgx.Conn // the superuser's, nil when it has to be opened
 	counter   uint64
 }
 
-const clusterDB = "shop"
+const roles = `DO $$ BEGIN
+	IF to_regrole('app') IS NULL THEN
+		CREATE ROLE app LOGIN PASSWORD 'app';
+		CREATE ROLE other;
+		GRANT other TO app;
+	END IF; END $$`
 
-func newCluster(t testing.TB, n int, opts ...pgtest.Option) *cluster {
+// newServers makes a cluster of n servers, which can be killed.
+func newServers(t testing.TB, n int, opts ...pgtest.Option) *cluster {
 	t.Helper()
 	c := &cluster{admin: make([]*pgx.Conn, n)}
-	for i := range n {
+	for range n {
 		s := pgtest.Start(t, opts...)
-		s.Exec(t, "postgres", "CREATE ROLE app LOGIN PASSWORD 'app'; CREATE ROLE other LOGIN PASSWORD 'other'; GRANT other TO app")
-		s.Exec(t, "postgres", "CREATE DATABASE "+clusterDB)
-		s.Exec(t, clusterDB, `CREATE TABLE t (id bigint PRIMARY KEY, v int);
-			CREATE TABLE u (id bigint, CONSTRAINT u_id UNIQUE (id) DEFERRABLE INITIALLY DEFERRED);
-			GRANT ALL ON t, u TO app, other`)
-		conn := s.Connect(t, clusterDB)
-		if err := Install(testContext(t), conn); err != nil {
-			t.Fatal(err)
-		}
-		_ = conn.Close(context.Background())
-		config, err := pgx.ParseConfig(s.DSN(clusterDB))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.servers = append(c.servers, s)
-		c.endpoints = append(c.endpoints, Endpoint{Shard: sharding.ShardID(fmt.Sprintf("shard-%d", i)), Config: config})
+		s.Exec(t, "postgres", "CREATE DATABASE shop")
+		c.add(t, s, "shop")
 	}
 	return c
 }
+
+// newCluster makes a cluster of n databases on one server that all tests share.
+func newCluster(t testing.TB, n int) *cluster {
+	t.Helper()
+	c := &cluster{admin: make([]*pgx.Conn, n)}
+	s := pgtest.Shared(t)
+	for range n {
+		c.add(t, s, s.CreateDatabase(t))
+	}
+	return c
+}
+
+func (c *cluster) add(t testing.TB, s *pgtest.Server, db string) {
+	t.Helper()
+	s.Exec(t, db, roles)
+	s.Exec(t, db, `CREATE TABLE t (id bigint PRIMARY KEY, v int);
+		CREATE TABLE u (id bigint, CONSTRAINT u_id UNIQUE (id) DEFERRABLE INITIALLY DEFERRED);
+		GRANT ALL ON t, u TO app, other`)
+	conn := s.Connect(t, db)
+	if err := Install(testContext(t), conn); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close(context.Background())
+	config, err := pgx.ParseConfig(s.DSN(db))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.endpoints = append(c.endpoints, Endpoint{Shard: sharding.ShardID(fmt.Sprintf("shard-%d", len(c.servers))), Config: config})
+	c.servers = append(c.servers, s)
+	c.dbs = append(c.dbs, db)
+}
+
+// exec runs statements on one shard as the superuser.
+func (c *cluster) exec(t testing.TB, i int, sql string) {
+	t.Helper()
+	c.servers[i].Exec(t, c.dbs[i], sql)
+}
+
+const (
+	countPrepared = "SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()"
+	countClients  = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename <> 'postgres'"
+)
 
 const testIncarnation = "0123456789abcdef"
 
@@ -75,7 +110,7 @@ func (c *cluster) count(t testing.TB, i int, sql string) int {
 	var n int
 	for range 2 { // the connection may be of a server that was killed since
 		if c.admin[i] == nil || c.admin[i].IsClosed() {
-			c.admin[i] = c.servers[i].Connect(t, clusterDB)
+			c.admin[i] = c.servers[i].Connect(t, c.dbs[i])
 		}
 		err := c.admin[i].QueryRow(testContext(t), sql, pgx.QueryExecModeSimpleProtocol).Scan(&n)
 		if err == nil {
@@ -106,7 +141,7 @@ func (c *cluster) settle(t testing.TB) {
 	t.Helper()
 	for i := range c.servers {
 		eventually(t, "the end of the clients' backends", func() bool {
-			return c.count(t, i, "SELECT count(*) FROM pg_stat_activity WHERE usename IN ('app', 'other')") == 0
+			return c.count(t, i, countClients) == 0
 		})
 	}
 	r := NewResolver(eager)
@@ -122,7 +157,7 @@ func (c *cluster) settle(t testing.TB) {
 		}
 		left := 0
 		for i := range c.servers {
-			left += c.count(t, i, `SELECT (SELECT count(*) FROM pg_prepared_xacts)
+			left += c.count(t, i, "SELECT ("+countPrepared+`)
 				+ (SELECT count(*) FROM sharding.decision) + (SELECT count(*) FROM sharding.seen)`)
 		}
 		return left == 0
@@ -148,7 +183,7 @@ func (c *cluster) begin(t testing.TB, how string, shards ...int) *session {
 	t.Helper()
 	s := &session{t: t, cluster: c, shards: shards}
 	for i, shard := range shards {
-		conn, err := pgconn.Connect(testContext(t), c.servers[shard].DSNAs("app", "app", clusterDB))
+		conn, err := pgconn.Connect(testContext(t), c.servers[shard].DSNAs("app", "app", c.dbs[shard]))
 		if err != nil {
 			t.Fatal(err)
 		}

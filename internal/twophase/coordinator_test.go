@@ -11,7 +11,7 @@ import (
 // TestCommit is the table of what a COMMIT over three shards comes to, on real
 // servers, in a client's role.
 func TestCommit(t *testing.T) {
-	c := newCluster(t, 3, pgtest.WithConfig("max_prepared_transactions", "4"))
+	c := newCluster(t, 3)
 	const insert = "INSERT INTO t VALUES (1, 1)"
 	const select1 = "SELECT count(*) FROM t"
 	// A reader's deferred failure: the cursor is run to its end by COMMIT.
@@ -99,7 +99,7 @@ func TestCommit(t *testing.T) {
 			rows := 0
 			for i := range c.servers {
 				rows += c.count(t, i, "SELECT count(*) FROM t")
-				if n := c.count(t, i, "SELECT count(*) FROM pg_prepared_xacts"); n != 0 {
+				if n := c.count(t, i, countPrepared); n != 0 {
 					t.Errorf("%d transactions are still prepared on shard %d", n, i)
 				}
 				if s.conns[i].IsClosed() || s.conns[i].TxStatus() != 'I' {
@@ -112,7 +112,7 @@ func TestCommit(t *testing.T) {
 			s.drop()
 			c.settle(t)
 			for i := range c.servers {
-				c.servers[i].Exec(t, clusterDB, "TRUNCATE t, u")
+				c.exec(t, i, "TRUNCATE t, u")
 			}
 		})
 	}
@@ -150,7 +150,7 @@ func TestCommitOfAFailedTransactionIsRollback(t *testing.T) {
 }
 
 func TestPreparedTransactionsSwitchedOff(t *testing.T) {
-	c := newCluster(t, 2, pgtest.WithConfig("max_prepared_transactions", "0"))
+	c := newServers(t, 2, pgtest.WithConfig("max_prepared_transactions", "0"))
 	out := c.begin(t, "BEGIN; INSERT INTO t VALUES (1, 1)", 0, 1).commit()
 	if out.State != Aborted || out.Err.Code != pgerr.ObjectNotInPrerequisiteState || !strings.Contains(out.Err.Hint, "max_prepared_transactions") {
 		t.Fatalf("outcome %+v", out)

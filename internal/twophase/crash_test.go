@@ -165,7 +165,7 @@ func shardsOf(c *cluster) []int {
 // TestEveryStep breaks every step in every way: the coordinator's death, a lost
 // connection before and after, and a killed shard.
 func TestEveryStep(t *testing.T) {
-	c := newCluster(t, 3)
+	c := newServers(t, 3)
 	id := 0
 	for _, shape := range []struct {
 		begin   string
@@ -197,7 +197,7 @@ func TestEveryStep(t *testing.T) {
 
 // TestRandomSchedules breaks transactions of random shapes in several ways at once.
 func TestRandomSchedules(t *testing.T) {
-	c := newCluster(t, 3)
+	c := newServers(t, 3)
 	id := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		id++

@@ -29,18 +29,22 @@ func (p *pass) forget(ctx context.Context, last map[sharding.ShardID]time.Time) 
 		}
 		last[d.Shard] = now
 		p.forgetful[d.Shard] = true
-		if err := p.forgetAborts(ctx, d); err != nil {
-			d.lost(err)
-			continue
-		}
-		if err := p.forgetCommits(ctx, d); err != nil {
-			d.lost(err)
-			continue
-		}
-		if err := p.forgetMarks(ctx, d); err != nil {
+		ctx, cancel := p.bounded(ctx, replayWait)
+		if err := p.forgetOn(ctx, d); err != nil {
 			d.lost(err)
 		}
+		cancel()
 	}
+}
+
+func (p *pass) forgetOn(ctx context.Context, d *shard) error {
+	if err := p.forgetAborts(ctx, d); err != nil {
+		return err
+	}
+	if err := p.forgetCommits(ctx, d); err != nil {
+		return err
+	}
+	return p.forgetMarks(ctx, d)
 }
 
 func (p *pass) forgetAborts(ctx context.Context, d *shard) error {

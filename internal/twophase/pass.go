@@ -26,18 +26,31 @@ func (s *shard) lost(err error) {
 	}
 }
 
+// bounded limits one exchange with a shard, which may be frozen rather than down.
+func (p *pass) bounded(ctx context.Context, extra time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, p.opts.Timeout+extra)
+}
+
 // list reads our prepared transactions on every shard.
 func (p *pass) list(ctx context.Context) {
 	for _, s := range p.order {
 		if s.err != nil {
 			continue
 		}
+		ctx, cancel := p.bounded(ctx, 0)
 		list, err := listBranches(ctx, s.conn, p.opts.Incarnation)
+		cancel()
 		if err != nil {
 			s.lost(fmt.Errorf("listing prepared transactions: %w", err))
 		}
 		s.branches = list
 	}
+}
+
+func stillPrepared(ctx context.Context, conn *pgx.Conn, name string) (there bool, err error) {
+	err = conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_prepared_xacts
+		WHERE gid = $1 AND database = current_database())`, name).Scan(&there)
+	return there, err
 }
 
 func listBranches(ctx context.Context, conn *pgx.Conn, incarnation string) ([]branch, error) {
@@ -66,40 +79,86 @@ func listBranches(ctx context.Context, conn *pgx.Conn, incarnation string) ([]br
 
 // finishDue finishes the branches whose grace is over.
 func (p *pass) finishDue(ctx context.Context) {
+	type due struct {
+		s *shard
+		b branch
+	}
+	var list []due
+	var names []string
 	for _, s := range p.order {
 		for _, b := range s.branches {
-			if s.err != nil || ctx.Err() != nil {
-				break
+			if grace := p.grace(b.gid); b.age < grace {
+				p.wait(s.transaction(b), "its coordinator is still given time")
+				continue
 			}
-			p.resolve(ctx, s, b)
+			list = append(list, due{s, b})
+			names = append(names, b.gid.String())
 		}
+	}
+	// The order matters: a mark that was seen before the verdict was read cannot be
+	// younger than the decision that it proves.
+	witnesses := p.witnesses(ctx, names)
+	for _, x := range list {
+		if x.s.err != nil || ctx.Err() != nil {
+			continue
+		}
+		p.resolve(ctx, x.s, x.b, witnesses[x.b.gid.String()])
 	}
 }
 
-func (p *pass) resolve(ctx context.Context, s *shard, b branch) {
-	t := Transaction{GID: b.gid, Branch: b.name, Shard: s.Shard, Prepared: b.prepared, Owner: b.owner}
-	grace := p.opts.DeadGrace
-	if p.opts.Alive(b.gid.Router, b.gid.Boot) {
-		grace = p.opts.Grace
+func (p *pass) grace(g GID) time.Duration {
+	if p.opts.Alive(g.Router, g.Boot) {
+		return p.opts.Grace
 	}
+	return p.opts.DeadGrace
+}
+
+func (s *shard) transaction(b branch) Transaction {
+	return Transaction{GID: b.gid, Branch: b.name, Shard: s.Shard, Prepared: b.prepared, Owner: b.owner}
+}
+
+// witnesses are, for each transaction of which a branch has committed, a shard on
+// which one has. That proves the verdict.
+func (p *pass) witnesses(ctx context.Context, names []string) map[string]sharding.ShardID {
+	found := map[string]sharding.ShardID{}
+	if len(names) == 0 {
+		return found
+	}
+	for _, s := range p.order {
+		if s.err != nil {
+			continue
+		}
+		ctx, cancel := p.bounded(ctx, 0)
+		seen, err := existing(ctx, s.conn, "SELECT gid FROM sharding.seen WHERE gid = ANY ($1)", names)
+		cancel()
+		if err != nil {
+			s.lost(fmt.Errorf("looking for marks: %w", err))
+			continue
+		}
+		for name := range seen {
+			found[name] = s.Shard
+		}
+	}
+	return found
+}
+
+func (p *pass) resolve(ctx context.Context, s *shard, b branch, witness sharding.ShardID) {
+	t := s.transaction(b)
 	d := p.shards[b.gid.Decision]
 	switch {
-	case b.age < grace:
-		p.wait(t, "its coordinator is still given time")
 	case d == nil:
 		p.doubt(t, "its decision shard %s is not a shard of the keyspace", b.gid.Decision)
 	case d.err != nil:
 		p.wait(t, "its decision shard %s is not reachable", b.gid.Decision)
 	default:
-		p.resolveAt(ctx, s, d, b, t)
+		ctx, cancel := p.bounded(ctx, p.opts.Blocked)
+		defer cancel()
+		p.resolveAt(ctx, s, d, b, t, witness)
 	}
 }
 
 // resolveAt asks the decision shard d and carries the answer out on s.
-func (p *pass) resolveAt(ctx context.Context, s, d *shard, b branch, t Transaction) {
-	// The order matters: a mark that was seen before the verdict was read cannot be
-	// younger than the decision that it proves.
-	witness := p.witness(ctx, b.gid)
+func (p *pass) resolveAt(ctx context.Context, s, d *shard, b branch, t Transaction, witness sharding.ShardID) {
 	if witness == "" {
 		v, err := askVerdict(ctx, d.conn, d.Endpoint, b.gid, p.opts.Blocked)
 		if err != nil {
@@ -118,6 +177,12 @@ func (p *pass) resolveAt(ctx context.Context, s, d *shard, b branch, t Transacti
 		p.wait(t, "its decision shard %s did not answer: %v", d.Shard, err)
 		return
 	case witness != "" && dec.verdict != VerdictCommit:
+		// A decision is forgotten only when no branch is prepared: if this one still
+		// is, it was not forgotten.
+		if there, err := stillPrepared(ctx, s.conn, b.name); err != nil || !there {
+			p.wait(t, "it was finished by another resolver")
+			return
+		}
 		t.Verdict = VerdictCommit
 		p.doubt(t, "it was committed on shard %s, but shard %s, where that was decided, has lost the decision and its own changes", witness, d.Shard)
 		return
@@ -143,23 +208,6 @@ func (p *pass) resolveAt(ctx context.Context, s, d *shard, b branch, t Transacti
 	case mine:
 		p.report.RolledBack++
 	}
-}
-
-// witness is a shard on which a branch of the transaction has committed, which
-// proves the verdict; "" if none is known.
-func (p *pass) witness(ctx context.Context, g GID) sharding.ShardID {
-	for _, s := range p.order {
-		if s.err != nil {
-			continue
-		}
-		seen, err := existing(ctx, s.conn, "SELECT gid FROM sharding.seen WHERE gid = ANY ($1)", []string{g.String()})
-		if err != nil {
-			s.lost(fmt.Errorf("looking for the mark of %s: %w", g, err))
-		} else if len(seen) > 0 {
-			return s.Shard
-		}
-	}
-	return ""
 }
 
 func (p *pass) wait(t Transaction, reason string, args ...any) {

@@ -34,7 +34,7 @@ func (c *cluster) leave(t testing.TB, id int, point string) GID {
 	s.drop()
 	for i := range c.servers {
 		eventually(t, "the end of the clients' backends", func() bool {
-			return c.count(t, i, "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'") == 0
+			return c.count(t, i, countClients) == 0
 		})
 	}
 	return co.GID()
@@ -42,7 +42,7 @@ func (c *cluster) leave(t testing.TB, id int, point string) GID {
 
 func (c *cluster) prepared(t testing.TB) (n int) {
 	for i := range c.servers {
-		n += c.count(t, i, "SELECT count(*) FROM pg_prepared_xacts")
+		n += c.count(t, i, countPrepared)
 	}
 	return n
 }
@@ -84,7 +84,7 @@ func TestForeignTransactionsAreLeftAlone(t *testing.T) {
 		"mine", "sharding1:", "sharding1:" + testIncarnation + ":", other.Branch(0),
 		"sharding1:" + testIncarnation + ":shard-0:r:b:1", "sharding1:" + testIncarnation + ":shard-0:r:b:1:x",
 	} {
-		c.servers[0].Exec(t, clusterDB, "BEGIN; INSERT INTO t VALUES (hashtext('"+name+"'), 0); PREPARE TRANSACTION '"+name+"'")
+		c.exec(t, 0, "BEGIN; INSERT INTO t VALUES (hashtext('"+name+"'), 0); PREPARE TRANSACTION '"+name+"'")
 	}
 	r := NewResolver(eager)
 	defer r.Close()
@@ -98,7 +98,7 @@ func TestForeignTransactionsAreLeftAlone(t *testing.T) {
 
 // TestUnreachableShards: a shard that is away holds up what needs it, nothing else.
 func TestUnreachableShards(t *testing.T) {
-	c := newCluster(t, 3)
+	c := newServers(t, 3)
 	c.leave(t, 1, PointFinish)
 	c.servers[1].Stop(t)
 	r := NewResolver(eager)
@@ -253,7 +253,7 @@ func TestLateQuestion(t *testing.T) {
 func TestBranchLostByFailover(t *testing.T) {
 	c := newCluster(t, 3)
 	g := c.leave(t, 1, PointFinish)
-	c.servers[2].Exec(t, clusterDB, "ROLLBACK PREPARED '"+g.Branch(2)+"'") // what the failover did
+	c.exec(t, 2, "ROLLBACK PREPARED '"+g.Branch(2)+"'") // what the failover did
 	r := NewResolver(eager)
 	defer r.Close()
 	for range 2 {
@@ -266,7 +266,7 @@ func TestBranchLostByFailover(t *testing.T) {
 		t.Fatalf("in doubt: %+v", list)
 	}
 	// A person decides: the decision is removed.
-	c.servers[0].Exec(t, clusterDB, "DELETE FROM sharding.decision")
+	c.exec(t, 0, "DELETE FROM sharding.decision")
 	c.pass(t, r)
 	if list := r.InDoubt(); len(list) != 0 {
 		t.Fatalf("still in doubt: %+v", list)
@@ -279,8 +279,8 @@ func TestBranchLostByFailover(t *testing.T) {
 func TestDecisionLostByFailover(t *testing.T) {
 	c := newCluster(t, 3)
 	g := c.leave(t, 1, PointFinish)
-	c.servers[1].Exec(t, clusterDB, "COMMIT PREPARED '"+g.Branch(1)+"'")
-	c.servers[0].Exec(t, clusterDB, "DELETE FROM sharding.decision")
+	c.exec(t, 1, "COMMIT PREPARED '"+g.Branch(1)+"'")
+	c.exec(t, 0, "DELETE FROM sharding.decision")
 	r := NewResolver(eager)
 	defer r.Close()
 	for range 3 {
@@ -298,11 +298,9 @@ func TestDecisionLostByFailover(t *testing.T) {
 // committed.
 func TestForgedDecision(t *testing.T) {
 	c := newCluster(t, 2)
-	for i := range c.servers {
-		c.servers[i].Exec(t, "postgres", "CREATE ROLE mallory LOGIN PASSWORD 'm'")
-	}
+	c.servers[0].Exec(t, "postgres", "CREATE ROLE mallory LOGIN PASSWORD 'm'")
 	g := c.leave(t, 1, PointDecide)
-	conn, err := pgx.Connect(testContext(t), c.servers[0].DSNAs("mallory", "m", clusterDB))
+	conn, err := pgx.Connect(testContext(t), c.servers[0].DSNAs("mallory", "m", c.dbs[0]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +322,7 @@ func TestForgedDecision(t *testing.T) {
 // promoted has not replayed the end of the transaction on a participant.
 func TestDecisionsWaitForStandbys(t *testing.T) {
 	c := newCluster(t, 2)
-	c.servers[1].Exec(t, clusterDB, "SELECT pg_create_physical_replication_slot('away', true)")
+	c.exec(t, 1, "SELECT pg_create_physical_replication_slot('away', true)")
 	c.leave(t, 1, PointFinish)
 	r := NewResolver(eager)
 	defer r.Close()
@@ -334,7 +332,7 @@ func TestDecisionsWaitForStandbys(t *testing.T) {
 	if rep := c.pass(t, r); rep.Forgotten != 0 {
 		t.Fatalf("forgotten although a standby is away: %+v", rep)
 	}
-	c.servers[1].Exec(t, clusterDB, "SELECT pg_drop_replication_slot('away')")
+	c.exec(t, 1, "SELECT pg_drop_replication_slot('away')")
 	c.settle(t)
 }
 
@@ -342,14 +340,15 @@ func TestDecisionsWaitForStandbys(t *testing.T) {
 // member of the clients' roles.
 func TestResolverWithoutSuperuser(t *testing.T) {
 	c := newCluster(t, 2)
+	c.exec(t, 0, `CREATE ROLE service LOGIN PASSWORD 's'; GRANT app, other TO service;
+		GRANT pg_signal_backend, pg_read_all_stats TO service`)
 	for i := range c.servers {
-		c.servers[i].Exec(t, clusterDB, `CREATE ROLE service LOGIN PASSWORD 's'; GRANT app, other TO service;
-			GRANT CREATE ON DATABASE shop TO service; GRANT pg_signal_backend, pg_read_all_stats TO service`)
-		admin := c.servers[i].Connect(t, clusterDB)
+		c.exec(t, i, "GRANT CREATE ON DATABASE "+c.dbs[i]+" TO service")
+		admin := c.servers[i].Connect(t, c.dbs[i])
 		if err := Uninstall(testContext(t), admin); err != nil {
 			t.Fatal(err)
 		}
-		config, err := pgx.ParseConfig(c.servers[i].DSNAs("service", "s", clusterDB))
+		config, err := pgx.ParseConfig(c.servers[i].DSNAs("service", "s", c.dbs[i]))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -373,22 +372,6 @@ func TestResolverWithoutSuperuser(t *testing.T) {
 	}
 }
 
-// TestShardsOnOneServer: two databases of one PostgreSQL server are two shards.
-func TestShardsOnOneServer(t *testing.T) {
-	c := newCluster(t, 2)
-	s := c.begin(t, "BEGIN", 0, 1, 1) // the third stands for a database beside the second's
-	g := c.gid()
-	g.Decision = "shard-0"
-	for i := 1; i <= 2; i++ {
-		s.exec(i, fmt.Sprintf("INSERT INTO t VALUES (%d, 1); PREPARE TRANSACTION '%s'", i, g.Branch(i)))
-	}
-	if n := c.prepared(t); n != 2 {
-		t.Fatalf("%d branches are prepared", n)
-	}
-	s.drop()
-	c.settle(t)
-}
-
 // TestStandbyAndOldTimelineAreNotAsked: a server that is not the shard's primary
 // takes no part.
 func TestStandbyAndOldTimelineAreNotAsked(t *testing.T) {
@@ -408,7 +391,7 @@ func TestStandbyAndOldTimelineAreNotAsked(t *testing.T) {
 // TestAsynchronousCommitKeepsTheDecision kills the decision shard right after its
 // answer, under a setting that would lose the commit record.
 func TestAsynchronousCommitKeepsTheDecision(t *testing.T) {
-	c := newCluster(t, 2, pgtest.WithConfig("wal_writer_delay", "10s"), pgtest.WithConfig("synchronous_commit", "off"))
+	c := newServers(t, 2, pgtest.WithConfig("wal_writer_delay", "10s"), pgtest.WithConfig("synchronous_commit", "off"))
 	for id := range 3 {
 		s := c.begin(t, fmt.Sprintf("BEGIN; INSERT INTO t VALUES (%d, 1)", id), 0, 1)
 		out := s.commit()
