@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
@@ -93,59 +94,79 @@ func (b *builder) setEntry(kind string, el []string, kv *mvccpb.KeyValue) error 
 	}
 	switch kind {
 	case "incarnation":
-		var v incarnationJSON
-		if err := json.Unmarshal(kv.Value, &v); err != nil {
+		v, err := decode[incarnationJSON](kv, nil)
+		if err != nil {
 			return err
 		}
 		b.changed = true
 		b.next.Incarnation = v.ID
 	case "keyspaces":
-		v := Keyspace{}
-		if err := json.Unmarshal(kv.Value, &v); err != nil {
+		v, err := decode(kv, func(v *Keyspace) error { return checkEntry(el, v.Validate(), v.Name) })
+		if err != nil {
 			return err
 		}
 		v.Version = kv.ModRevision
-		b.part(el[0]).Keyspace = v
+		b.part(el[0]).Keyspace = *v
 	case "maps":
-		m := new(sharding.Map)
-		if err := json.Unmarshal(kv.Value, m); err != nil {
+		v, err := decode[sharding.Map](kv, nil)
+		if err != nil {
 			return err
 		}
-		b.part(el[0]).Map = m
+		b.part(el[0]).Map = v
 	case "schemas":
 		b.part(el[0]).schemaVersion = kv.ModRevision
 	case "tables":
-		v := &Decl{}
-		if err := json.Unmarshal(kv.Value, &v.Table); err != nil {
+		v, err := decode(kv, func(v *sharding.Table) error { return checkEntry(el[1:], v.Validate(), v.Schema, v.Name) })
+		if err != nil {
 			return err
 		}
-		v.Version = kv.ModRevision
-		b.tables(el[0])[TableName{el[1], el[2]}] = v
+		b.tables(el[0])[TableName{el[1], el[2]}] = &Decl{Table: *v, Version: kv.ModRevision}
 	case "shards":
-		return b.setShard(el[0], kv)
+		return b.setShard(el, kv)
 	case "users":
-		v := &User{}
-		if err := json.Unmarshal(kv.Value, v); err != nil {
-			return err
-		}
-		v.Version = kv.ModRevision
-		b.next.Users = own(b, "users", b.next.Users)
-		b.next.Users[el[0]] = v
+		return b.setUser(el, kv)
 	case "routers":
-		v := &Router{}
-		if err := json.Unmarshal(kv.Value, v); err != nil {
+		v, err := decode(kv, func(v *Router) error { return checkEntry(el, v.Validate(), v.ID) })
+		if err != nil {
 			return err
 		}
 		v.Version = kv.ModRevision
 		b.next.Routers = own(b, "routers", b.next.Routers)
 		b.next.Routers[el[0]] = v
 	case "leader":
-		v := &Leader{}
-		if err := json.Unmarshal(kv.Value, v); err != nil {
+		v, err := decode[Leader](kv, nil)
+		if err != nil {
 			return err
 		}
 		b.changed = true
 		b.next.Leader = v
+	}
+	return nil
+}
+
+// decode reads an entry and checks it.
+func decode[T any](kv *mvccpb.KeyValue, check func(*T) error) (*T, error) {
+	v := new(T)
+	if err := json.Unmarshal(kv.Value, v); err != nil {
+		return nil, err
+	}
+	if check != nil {
+		if err := check(v); err != nil {
+			return nil, err
+		}
+	}
+	return v, nil
+}
+
+// checkEntry refuses an entry that is invalid or stored under another's key.
+func checkEntry(el []string, invalid error, names ...string) error {
+	if invalid != nil {
+		return invalid
+	}
+	for i, n := range names {
+		if el[i] != n {
+			return fmt.Errorf("it is the entry of %q", strings.Join(names, "."))
+		}
 	}
 	return nil
 }
@@ -157,13 +178,10 @@ var elements = map[string]int{
 	"users": 1, "routers": 1, "leader": 0, "locks": 2, "election": 1, "term": 0,
 }
 
-func (b *builder) setShard(id string, kv *mvccpb.KeyValue) error {
-	v := &Shard{}
-	if err := json.Unmarshal(kv.Value, v); err != nil {
+func (b *builder) setShard(el []string, kv *mvccpb.KeyValue) error {
+	v, err := decode(kv, func(v *Shard) error { return checkEntry(el, v.Validate(), string(v.ID)) })
+	if err != nil {
 		return err
-	}
-	if string(v.ID) != id {
-		return fmt.Errorf("shard %q is stored as %q", v.ID, id)
 	}
 	v.Version = kv.ModRevision
 	if old := b.next.Shards[v.ID]; old != nil && old.Keyspace != v.Keyspace {
@@ -172,6 +190,20 @@ func (b *builder) setShard(id string, kv *mvccpb.KeyValue) error {
 	b.next.Shards = own(b, "shards", b.next.Shards)
 	b.next.Shards[v.ID] = v
 	b.shards(v.Keyspace)[v.ID] = v
+	return nil
+}
+
+// setUser drops a user whose entry cannot be read: what it may do could have
+// been taken away, and the last state must not live on.
+func (b *builder) setUser(el []string, kv *mvccpb.KeyValue) error {
+	v, err := decode(kv, func(v *User) error { return checkEntry(el, v.Validate(), v.Name) })
+	b.next.Users = own(b, "users", b.next.Users)
+	if err != nil {
+		delete(b.next.Users, el[0])
+		return err
+	}
+	v.Version = kv.ModRevision
+	b.next.Users[el[0]] = v
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -104,16 +105,35 @@ func (l *lease) renew(ctx context.Context, left time.Duration) error {
 	bounded, cancel := context.WithTimeout(ctx, max(left/3, 100*time.Millisecond))
 	defer cancel()
 	sent := time.Since(l.start)
-	resp, err := l.client.KeepAliveOnce(bounded, l.id)
+	ttl, err := l.renewOnce(bounded)
 	if err != nil {
 		return err
 	}
-	if resp.TTL <= 0 {
-		return rpctypes.ErrLeaseNotFound
-	}
-	ttl := time.Duration(resp.TTL) * time.Second
 	l.deadline.Store(int64(sent + ttl - marginOf(ttl)))
 	return nil
+}
+
+// renewOnce is one exchange with etcd. The client's own KeepAliveOnce spins
+// without a pause while etcd refuses connections, and its KeepAlive does not
+// tell when the renewal was sent.
+func (l *lease) renewOnce(ctx context.Context) (time.Duration, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the stream
+	stream, err := pb.NewLeaseClient(l.client.ActiveConnection()).LeaseKeepAlive(ctx)
+	if err != nil {
+		return 0, rpctypes.Error(err)
+	}
+	if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(l.id)}); err != nil {
+		return 0, rpctypes.Error(err)
+	}
+	resp, err := stream.Recv()
+	if err != nil {
+		return 0, rpctypes.Error(err)
+	}
+	if resp.TTL <= 0 {
+		return 0, rpctypes.ErrLeaseNotFound
+	}
+	return time.Duration(resp.TTL) * time.Second, nil
 }
 
 // releaseTimeout bounds the wait for etcd at a release; past it, the lease

@@ -158,11 +158,21 @@ func (c *Catalog) LockKeyspace(ctx context.Context, keyspace, holder string) (*L
 	if err := checkPlainName("keyspace", keyspace); err != nil {
 		return nil, &Error{Op: op, Kind: ErrInvalid, Err: err}
 	}
-	h, err := c.queueUp(ctx, op, "the DDL lock of keyspace "+keyspace, c.keys.locks(keyspace), strings.ToValidUTF8(holder, "?"))
+	h, err := c.queueUp(ctx, op, "the DDL lock of keyspace "+keyspace, c.keys.locks(keyspace), holderName(holder))
 	if err != nil {
 		return nil, err
 	}
 	return &Lock{h}, nil
+}
+
+// maxHolder bounds what a waiting client is shown, in bytes.
+const maxHolder = 256
+
+func holderName(s string) string {
+	if len(s) > maxHolder {
+		s = s[:maxHolder]
+	}
+	return strings.ToValidUTF8(s, "?")
 }
 
 // Revision is the fencing number: greater than that of every earlier holder.

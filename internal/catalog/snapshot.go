@@ -22,7 +22,7 @@ type Snapshot struct {
 	Routers     map[string]*Router
 	Leader      *Leader // the manager that leads; nil if none
 	// Problems are entries that this release cannot read, by key. The last
-	// readable state of such an entry stays.
+	// readable state of such an entry stays, save a user's, which goes.
 	Problems map[string]string
 
 	// parts also has keyspaces of which not all is there (while being dropped).

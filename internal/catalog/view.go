@@ -151,7 +151,7 @@ func (v *View) run(ctx context.Context) {
 		revision, err := v.reload(ctx)
 		if err == nil {
 			pause.reset()
-			err = v.follow(ctx, revision+1)
+			err = v.follow(ctx, revision)
 		}
 		if ctx.Err() != nil {
 			return
@@ -189,10 +189,13 @@ func (v *View) reload(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := v.sameCluster(resp); err != nil {
+		return 0, err
+	}
 	base := v.Snapshot()
 	if resp.Header.Revision < base.Revision || v.cluster != resp.Header.ClusterId {
 		if v.cluster != 0 {
-			v.c.logger.Error("etcd is another cluster or was restored from a backup; taking it as it is now",
+			v.c.logger.Error("etcd was restored from a backup; taking it as it is now",
 				"revision", resp.Header.Revision, "before", base.Revision)
 		}
 		// Revisions of before say nothing: build all anew.
@@ -223,6 +226,23 @@ func (v *View) reload(ctx context.Context) (int64, error) {
 	return resp.Header.Revision, nil
 }
 
+// sameCluster refuses what etcd holds if it is not the cluster that this
+// process belongs to: an empty etcd, or another one, at the same address. The
+// last snapshot stays, and the view becomes stale.
+func (v *View) sameCluster(resp *clientv3.GetResponse) error {
+	mine := *v.c.incarnation.Load() // reload asked for it
+	b := newBuilder(v.c.keys, emptySnapshot())
+	for _, kv := range resp.Kvs {
+		if string(kv.Key) == v.c.keys.incarnation() {
+			b.set(kv)
+		}
+	}
+	if b.next.Incarnation == mine {
+		return nil
+	}
+	return fmt.Errorf("this process belongs to the cluster of incarnation %s, and etcd holds %q; start the process anew if that is meant", mine, b.next.Incarnation)
+}
+
 func (v *View) publish(b *builder, revision int64) {
 	for key, problem := range b.next.Problems {
 		if v.Snapshot().Problems[key] != problem {
@@ -242,7 +262,7 @@ func (v *View) publish(b *builder, revision int64) {
 
 var errSilent = errors.New("etcd does not answer")
 
-// follow takes in events from revision on until the watch breaks: by a
+// follow takes in events after revision until the watch breaks: by a
 // compaction, the loss of etcd's leader, or silence. The client itself goes
 // on after a lost connection.
 func (v *View) follow(ctx context.Context, revision int64) error {
@@ -252,6 +272,8 @@ func (v *View) follow(ctx context.Context, revision int64) error {
 	}
 	watch, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
+	// It starts at a revision that is known already: etcd does not answer the
+	// question for progress before the revision that a watch starts at exists.
 	events := client.Watch(watch, v.c.keys.prefix+"/", clientv3.WithPrefix(), clientv3.WithRev(revision), clientv3.WithCreatedNotify())
 	poll := time.NewTicker(v.c.pollInterval)
 	defer poll.Stop()
@@ -290,9 +312,13 @@ func (v *View) takeIn(r clientv3.WatchResponse) {
 	if len(r.Events) == 0 {
 		return
 	}
+	known := v.Snapshot().Revision
 	b := newBuilder(v.c.keys, v.Snapshot())
-	var revision int64
+	revision := known
 	for _, e := range r.Events {
+		if e.Kv.ModRevision <= known {
+			continue
+		}
 		revision = max(revision, e.Kv.ModRevision)
 		key := string(e.Kv.Key)
 		if e.Type == clientv3.EventTypeDelete {
@@ -303,5 +329,7 @@ func (v *View) takeIn(r clientv3.WatchResponse) {
 		v.revisions[key] = e.Kv.ModRevision
 		b.set(e.Kv)
 	}
-	v.publish(b, revision)
+	if revision > known {
+		v.publish(b, revision)
+	}
 }

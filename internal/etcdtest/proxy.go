@@ -9,11 +9,11 @@ import (
 
 // Proxy is a TCP proxy in front of an address whose connections can be cut.
 type Proxy struct {
-	target   string
 	listener net.Listener
 	wg       sync.WaitGroup
 
 	mu     sync.Mutex // guards what follows
+	target string
 	cut    bool
 	closed bool
 	open   map[net.Conn]struct{}
@@ -50,6 +50,14 @@ func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cut = false
+}
+
+// Redirect sends new connections to another address and resets the others.
+func (p *Proxy) Redirect(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+	p.closeAll()
 }
 
 // Drop resets the connections of this instant; new ones pass.
@@ -89,7 +97,10 @@ func (p *Proxy) accept() {
 		if !p.keep(client) {
 			continue
 		}
-		server, err := net.Dial("tcp", p.target)
+		p.mu.Lock()
+		target := p.target
+		p.mu.Unlock()
+		server, err := net.Dial("tcp", target)
 		if err != nil {
 			p.forget(client)
 			continue
