@@ -309,6 +309,7 @@ func (c *Conn) Release() {
 		panic("backend: released twice")
 	}
 	c.taken = false
+	c.Disown() // or it would be closed with the session's task
 	ep := c.pool.ep
 	if c.broken || c.TxStatus != 'I' || c.Queued() > 0 || len(c.In()) > 0 || c.HupSeen() {
 		ep.destroy(c)

@@ -372,6 +372,9 @@ func (x *Exec) waitClient(parts []*part) error {
 		x.T.Want(p.conn.Conn, bev)
 	}
 	_, err := x.T.Wait(noDeadline)
+	for _, p := range parts {
+		x.T.Want(p.conn.Conn, 0)
+	}
 	return err
 }
 

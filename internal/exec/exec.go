@@ -61,10 +61,13 @@ type Options struct {
 	GID func() twophase.GID
 	// Service finishes commits in doubt.
 	Service Service
-	// Observe is told of every statement on every shard it ran on; may be nil.
-	Observe func(keyspace string, shard sharding.ShardID, operation string, d time.Duration, failed bool)
-	// Transaction is told of the end of every transaction; may be nil.
-	Transaction func(multi, committed bool)
+}
+
+// Recorder takes measurements, for every statement on every shard it ran on and
+// for the end of every transaction. It must not block.
+type Recorder interface {
+	Statement(keyspace string, shard sharding.ShardID, operation string, d time.Duration, failed bool)
+	Transaction(multi, committed bool)
 }
 
 // Exec is a session's executor.
@@ -78,6 +81,9 @@ type Exec struct {
 	// Place is the newest that the session has seen. It is replaced only
 	// between transactions.
 	Place *Place
+
+	// Recorder takes measurements; nil drops them.
+	Recorder Recorder
 
 	Settings Settings
 	// Told is what ParameterStatus last told the client.
@@ -217,7 +223,6 @@ func (x *Exec) release(p *part) {
 		// What a function of a user's left behind is unknown.
 		p.conn.Break()
 	}
-	p.conn.Disown() // or it would be closed with this session's task
 	p.conn.Release()
 	p.conn = nil
 	x.free = append(x.free, p)
@@ -255,7 +260,11 @@ func (x *Exec) wait(p *part) error {
 		bev |= loop.Writable
 	}
 	t.Want(p.conn.Conn, bev)
-	if _, err := t.Wait(noDeadline); err != nil {
+	_, err := t.Wait(noDeadline)
+	// A Want stands until it is changed: another part's wait must not be ended by
+	// what this one has to read.
+	t.Want(p.conn.Conn, 0)
+	if err != nil {
 		return err
 	}
 	if c.HupSeen() && !x.detached {
@@ -470,3 +479,10 @@ func (x *Exec) Close() {
 	}
 	x.pinned = nil
 }
+
+// Moved tells the executor that its session lives on another loop now. Nothing
+// may be bound.
+func (x *Exec) Moved() { x.place = nil }
+
+// Movable says whether the session holds no connection.
+func (x *Exec) Movable() bool { return len(x.txn.parts) == 0 && len(x.pinned) == 0 }

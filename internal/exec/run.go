@@ -328,7 +328,7 @@ func (x *Exec) cursorRan(p *plan.Plan, shard int) {
 }
 
 func (x *Exec) observe(p *part, failed bool) {
-	if x.Opts.Observe != nil && p.conn != nil {
-		x.Opts.Observe(x.Place.Keyspace, x.Place.Shards[p.shard], x.op, time.Since(p.start), failed)
+	if x.Recorder != nil && p.conn != nil {
+		x.Recorder.Statement(x.Place.Keyspace, x.Place.Shards[p.shard], x.op, time.Since(p.start), failed)
 	}
 }

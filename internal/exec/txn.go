@@ -187,8 +187,8 @@ func (x *Exec) rollback() error {
 
 // ended closes the books on a block.
 func (x *Exec) ended(multi, committed bool) {
-	if x.Opts.Transaction != nil && len(x.txn.parts) > 0 {
-		x.Opts.Transaction(multi, committed)
+	if x.Recorder != nil && len(x.txn.parts) > 0 {
+		x.Recorder.Transaction(multi, committed)
 	}
 	x.Settings.journal = x.Settings.journal[:0]
 	clear(x.cursors)

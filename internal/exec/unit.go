@@ -251,10 +251,13 @@ func (x *Exec) throttle(p *part) error {
 		if p.conn.Readable() && len(p.conn.In()) < 1<<20 {
 			// Keep draining the backend while writing to it.
 			p.conn.Reserve(len(p.conn.In()) + 4096)
-			if _, err := p.conn.Fill(); err != nil && err != loop.ErrWouldBlock {
+			switch _, err := p.conn.Fill(); err {
+			case nil:
+				continue
+			case loop.ErrWouldBlock:
+			default:
 				return x.lostShard(p, err)
 			}
-			continue
 		}
 		if err := x.wait(p); err != nil {
 			return err

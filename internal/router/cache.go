@@ -7,6 +7,7 @@ import (
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/plan"
 	"github.com/sharding-system/sharding/internal/planner"
+	"github.com/sharding-system/sharding/internal/telemetry"
 )
 
 // maxCached bounds the plans of one keyspace on one loop.
@@ -18,6 +19,8 @@ type loopState struct {
 	caches map[*keyspace]*planCache
 	shared map[string]string // text, types and environment -> name of the shared prepared statement
 	next   uint64
+	// metrics is nil where nothing is measured.
+	metrics *telemetry.Loop
 	counters
 }
 
@@ -44,11 +47,11 @@ func (s *session) plan(sql string, types []uint32) (*plan.Plan, error) {
 	s.cacheKey(types)
 	if s.ddl.schema == nil {
 		if p := c.find(s, sql); p != nil {
-			s.ls.planHits.Add(1)
+			s.ls.cached(true)
 			return p, nil
 		}
 	}
-	s.ls.planMisses.Add(1)
+	s.ls.cached(false)
 	p, cacheable, err := s.makePlan(strings.Clone(sql), types)
 	if err != nil {
 		return nil, err
@@ -165,6 +168,19 @@ func (s *session) makePlan(sql string, types []uint32) (p *plan.Plan, cacheable 
 		return nil, false, pgerr.New(pgerr.SyntaxError, "cannot insert multiple commands into a prepared statement")
 	}
 	return out[0].Plan, s.ddl.schema == nil, nil
+}
+
+// cached counts a look-up in the plan cache.
+func (l *loopState) cached(hit bool) {
+	hits, misses := 0, 1
+	if hit {
+		hits, misses = 1, 0
+	}
+	l.planHits.Add(int64(hits))
+	l.planMisses.Add(int64(misses))
+	if l.metrics != nil {
+		l.metrics.PlanCache(hits, misses)
+	}
 }
 
 // hints refuses what routing by hand is not there for yet: a hint that is not

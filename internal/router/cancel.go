@@ -30,8 +30,10 @@ func (r *Router) cancel(pid uint32, secret []byte) {
 		return
 	}
 	s := v.(*session)
-	s.t.Loop().Post(func() {
-		if !s.closed {
+	l := s.home.Load()
+	l.Post(func() {
+		// A session that has moved meanwhile was idle: there is nothing to cancel.
+		if s.home.Load() == l && !s.closed {
 			s.cancelRunning()
 		}
 	})

@@ -113,7 +113,9 @@ func (k *keyspace) update(ctx context.Context, snap *catalog.Snapshot) error {
 		n.tables = tablesOf(entry)
 	}
 	k.state.Store(n)
-	k.r.opts.Recorder.Epoch(k.name, place.Map.Epoch())
+	if m := k.r.opts.Metrics; m != nil {
+		m.Epoch(k.name, place.Map.Epoch())
+	}
 	return nil
 }
 

@@ -20,7 +20,18 @@ func (s *session) init(cred *backend.Credentials, startup map[string]string) {
 		T: s.t, Client: s.c, Opts: &s.r.exec, Role: cred.User, Cred: cred,
 		Place: s.ks.state.Load().place, Settings: exec.NewSettings(startup),
 	}
+	s.settle()
 	s.stmts, s.portals = map[string]*exec.Stmt{}, map[string]*exec.Portal{}
+}
+
+// settle makes the session at home on the loop that it lives on.
+func (s *session) settle() {
+	s.ls = s.r.loopState(s.t.Loop())
+	s.home.Store(s.t.Loop())
+	if s.ls.metrics != nil {
+		s.x.Recorder = s.ls.metrics
+	}
+	s.x.Moved()
 }
 
 // learnedPath is the search_path of a session that has SET none: the role's or
@@ -38,6 +49,9 @@ func (r *Router) loopState(l *loop.Loop) *loopState {
 		return v.(*loopState)
 	}
 	ls := &loopState{id: l.ID(), caches: map[*keyspace]*planCache{}, shared: map[string]string{}}
+	if m := r.opts.Metrics; m != nil {
+		ls.metrics = m.NewLoop()
+	}
 	r.loops.Store(l.ID(), ls)
 	return ls
 }

@@ -20,11 +20,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/sharding-system/sharding"
 	"github.com/sharding-system/sharding/internal/backend"
 	"github.com/sharding-system/sharding/internal/catalog"
 	"github.com/sharding-system/sharding/internal/exec"
 	"github.com/sharding-system/sharding/internal/loop"
+	"github.com/sharding-system/sharding/internal/telemetry"
 	"github.com/sharding-system/sharding/internal/twophase"
 )
 
@@ -33,10 +33,10 @@ import (
 type Options struct {
 	// ID names the router in the catalog and in the names of transactions; a
 	// random one where empty. At most 40 characters.
-	ID       string
-	Catalog  *catalog.Catalog
-	Logger   *slog.Logger
-	Recorder Recorder // where measurements go; nil drops them
+	ID      string
+	Catalog *catalog.Catalog
+	Logger  *slog.Logger
+	Metrics *telemetry.RouterMetrics // nil: nothing is measured
 
 	// PostgresAddr is host:port of the PostgreSQL listener; HTTPAddr that of the
 	// HTTP API, none where empty.
@@ -75,9 +75,6 @@ func (o *Options) withDefaults() {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Recorder == nil {
-		o.Recorder = nothing{}
 	}
 	if o.ID == "" {
 		o.ID = "router-" + randomHex(6)
@@ -153,7 +150,7 @@ func New(o Options) (*Router, error) {
 	r.pools = backend.New(backend.Options{
 		MaxConnections: o.MaxConnections, ConnectionTTL: o.ConnectionTTL, AcquireTimeout: o.AcquireTimeout, DialTimeout: o.AcquireTimeout,
 	})
-	r.exec = exec.Options{Pools: r.pools, GID: r.gid, Service: service{r}, Observe: o.Recorder.Statement, Transaction: o.Recorder.Transaction}
+	r.exec = exec.Options{Pools: r.pools, GID: r.gid, Service: service{r}}
 	if err := r.listen(); err != nil {
 		r.Close()
 		return nil, err
@@ -210,7 +207,9 @@ func (r *Router) follow() {
 		if reg == nil && r.view.Snapshot().Revision > 0 {
 			reg = r.register()
 		}
-		r.opts.Recorder.Catalog(r.view.Snapshot().Revision)
+		if m := r.opts.Metrics; m != nil {
+			m.Catalog(r.view.Snapshot().Revision)
+		}
 		for _, ks := range r.known() {
 			if err := ks.update(r.ctx, r.view.Snapshot()); err != nil && r.ctx.Err() == nil {
 				r.log.Warn("cannot bring a keyspace up to date; going on as before", "keyspace", ks.name, "err", err)
@@ -264,10 +263,12 @@ func (r *Router) trim() {
 			for _, l := range r.group.Loops() {
 				l.Post(func() { r.pools.Trim(l) })
 			}
-			for _, s := range r.pools.Stats() {
-				r.opts.Recorder.Pool(s.Addr, s.Idle, s.Open-s.Idle, s.Waiting)
+			if m := r.opts.Metrics; m != nil {
+				for _, s := range r.pools.Stats() {
+					m.Pool(s.Addr, s.Idle, s.Open-s.Idle, s.Waiting)
+				}
+				m.Clients(int(r.clients.Load()))
 			}
-			r.opts.Recorder.Clients(int(r.clients.Load()))
 		}
 	}
 }
@@ -315,25 +316,3 @@ func (r *Router) Ready() error {
 	}
 	return nil
 }
-
-// Recorder takes measurements. Its methods are called from any goroutine, some
-// of them for every statement, and must not block.
-type Recorder interface {
-	Statement(keyspace string, shard sharding.ShardID, operation string, d time.Duration, failed bool)
-	Transaction(multi, committed bool)
-	PlanCache(hits, misses int)
-	Pool(endpoint string, idle, active, waiting int)
-	Clients(n int)
-	Epoch(keyspace string, epoch int64)
-	Catalog(revision int64)
-}
-
-type nothing struct{}
-
-func (nothing) Statement(string, sharding.ShardID, string, time.Duration, bool) {}
-func (nothing) Transaction(bool, bool)                                          {}
-func (nothing) PlanCache(int, int)                                              {}
-func (nothing) Pool(string, int, int, int)                                      {}
-func (nothing) Clients(int)                                                     {}
-func (nothing) Epoch(string, int64)                                             {}
-func (nothing) Catalog(int64)                                                   {}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sharding-system/sharding/internal/exec"
@@ -23,6 +24,9 @@ type session struct {
 	x  *exec.Exec
 	ls *loopState
 	ks *keyspace
+
+	// home is the loop that the session lives on, for other goroutines.
+	home atomic.Pointer[loop.Loop]
 
 	user     string
 	database string
@@ -141,6 +145,9 @@ func (s *session) idle() error {
 		ev |= loop.Writable
 	default:
 		return exec.ErrClientGone
+	}
+	if ev == loop.Readable && s.x.Movable() && s.t.Rebalance() {
+		s.settle()
 	}
 	s.t.Want(s.c, ev)
 	cause, err := s.t.Wait(s.idleDeadline())

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sharding-system/sharding/internal/exec"
+	"github.com/sharding-system/sharding/internal/loop"
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/pgwire"
 	"github.com/sharding-system/sharding/internal/plan"
@@ -214,11 +215,11 @@ func (s *session) showClients() (out [][]string) {
 		if l == s.t.Loop() {
 			continue
 		}
-		if l.Post(func() { ch <- s.r.clientsOf(l.ID()) }) {
+		if l.Post(func() { ch <- s.r.clientsOf(l) }) {
 			asked++
 		}
 	}
-	out = s.r.clientsOf(s.t.Loop().ID())
+	out = s.r.clientsOf(s.t.Loop())
 	s.t.Do(func() {
 		timeout := time.After(time.Second)
 		for range asked {
@@ -235,10 +236,10 @@ func (s *session) showClients() (out [][]string) {
 }
 
 // clientsOf runs on the loop whose sessions it describes.
-func (r *Router) clientsOf(loop int) (out [][]string) {
+func (r *Router) clientsOf(l *loop.Loop) (out [][]string) {
 	r.sessions.Range(func(_, v any) bool {
 		c := v.(*session)
-		if c.t.Loop().ID() != loop || c.closed {
+		if c.home.Load() != l || c.closed {
 			return true
 		}
 		state := map[byte]string{'I': "idle", 'T': "in transaction", 'E': "in failed transaction"}[c.x.Status()]
