@@ -140,13 +140,6 @@ func (c *Cluster) awaitActive(ctx context.Context) error {
 	}
 }
 
-// recorder takes the router's figures. One set of counters is enough here: a
-// local cluster has no use for one per event loop.
-type recorder struct {
-	*telemetry.RouterMetrics
-	*telemetry.Loop
-}
-
 // startRouter runs the router on both its listeners.
 func (c *Cluster) startRouter(context.Context) error {
 	registry := telemetry.NewRegistry()
@@ -158,7 +151,7 @@ func (c *Cluster) startRouter(context.Context) error {
 		ID: "router-1", Catalog: c.catalog, Logger: c.logger.With("service", "router"),
 		PostgresAddr: address(c.opts.PostgresPort), HTTPAddr: address(c.opts.RouterPort), JWTSecret: c.dir.secrets.JWT,
 		InsecureTrust: c.opts.InsecureTrust, ServiceUser: superuser, ServicePassword: c.dir.secrets.Superuser,
-		MaxConnections: 200, Version: c.release, Recorder: recorder{metrics, metrics.NewLoop()},
+		MaxConnections: 200, Version: c.release, Metrics: metrics,
 	})
 	if err != nil {
 		return err
