@@ -265,7 +265,7 @@ func TestVerifierText(t *testing.T) {
 	}
 }
 
-func TestBadMessages(t *testing.T) {
+func TestBadClientFirst(t *testing.T) {
 	v := rfcVerifier(t)
 	for _, tt := range []struct{ first, code string }{
 		{"", pgerr.ProtocolViolation},
@@ -305,6 +305,10 @@ func TestBadMessages(t *testing.T) {
 	if _, err := newServer(t, v, WithChannelBinding([]byte("x"))).First([]byte("y,,n=,r=abc")); !pgerr.Has(err, pgerr.InvalidAuthorization) {
 		t.Errorf("a downgrade: %v", err)
 	}
+}
+
+func TestBadClientFinal(t *testing.T) {
+	v := rfcVerifier(t)
 	nonce := rfcClientNonce + rfcServerNonce
 	proof := strings.TrimPrefix(rfcClientFinal, "c=biws,r="+nonce)
 	for final, code := range map[string]string{
@@ -333,6 +337,10 @@ func TestBadMessages(t *testing.T) {
 			t.Errorf("after Final(%q) another is tried", final)
 		}
 	}
+}
+
+func TestBadServerMessages(t *testing.T) {
+	nonce := rfcClientNonce + rfcServerNonce
 	for _, first := range []string{
 		"", "r=", "r=" + rfcClientNonce, "r=" + rfcClientNonce + ",s=AAAA,i=4096", "r=other,s=AAAA,i=4096",
 		"r=" + nonce + ",s=,i=4096", "r=" + nonce + ",s=!,i=4096", "r=" + nonce + ",s=AAAA", "r=" + nonce + ",s=AAAA,i=0",
