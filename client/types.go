@@ -71,6 +71,10 @@ type NewShard struct {
 	// DB_PASSWORD.
 	Username     string `json:"username,omitempty"`
 	PasswordFile string `json:"password_file,omitempty"`
+	// TLSMode is libpq's sslmode: disable, prefer (if empty), require,
+	// verify-ca or verify-full; TLSRootCert a file with the CAs to trust.
+	TLSMode     string `json:"tls_mode,omitempty"`
+	TLSRootCert string `json:"tls_root_cert,omitempty"`
 }
 
 // ShardChange changes a shard; nil leaves a field as it is.
@@ -80,6 +84,8 @@ type ShardChange struct {
 	PrimaryEndpoint *string `json:"primary_endpoint,omitempty"`
 	Username        *string `json:"username,omitempty"`
 	PasswordFile    *string `json:"password_file,omitempty"`
+	TLSMode         *string `json:"tls_mode,omitempty"`
+	TLSRootCert     *string `json:"tls_root_cert,omitempty"`
 }
 
 // ShardHealth is what the prober of the manager that answered has seen.

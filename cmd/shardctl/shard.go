@@ -45,6 +45,8 @@ func (a *app) shardAdd() *cobra.Command {
 	f.StringVar(&n.Name, "name", "", "a `NAME` for people")
 	f.StringVar(&n.Username, "username", "", "the `ROLE` that the services log in as (DB_USERNAME)")
 	f.StringVar(&n.PasswordFile, "password-file", "", "`PATH` of its password on the services' machines (DB_PASSWORD)")
+	f.StringVar(&n.TLSMode, "tls-mode", "", "libpq's `SSLMODE` towards the server (prefer)")
+	f.StringVar(&n.TLSRootCert, "tls-root-cert", "", "`PATH` of the CAs to trust, on the services' machines")
 	f.BoolVar(&dryRun, "dry-run", false, "only check")
 	return c
 }

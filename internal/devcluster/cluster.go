@@ -120,8 +120,12 @@ func (c *Cluster) startPostgres(ctx context.Context) error {
 }
 
 func (c *Cluster) startEtcd(ctx context.Context) error {
-	var err error
-	c.etcd, err = embedded.Start(ctx, embedded.Config{Dir: c.dir.file("etcd"), Logger: c.logger})
+	logger, closeLog, err := c.dir.logFile("etcd.log")
+	if err != nil {
+		return err
+	}
+	c.undo = append(c.undo, closeLog)
+	c.etcd, err = embedded.Start(ctx, embedded.Config{Dir: c.dir.file("etcd"), Logger: logger})
 	if err != nil {
 		return err
 	}

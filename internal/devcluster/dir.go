@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -208,6 +209,16 @@ func (d *directory) writeJSON(name string, v any) error {
 		return fmt.Errorf("writing %s: %w", name, err)
 	}
 	return nil
+}
+
+// logFile begins a log of its own in the directory, for a part that says more
+// than whoever looks at the terminal wants to know.
+func (d *directory) logFile(name string) (*slog.Logger, func() error, error) {
+	f, err := os.OpenFile(d.file(name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening a log: %w", err)
+	}
+	return slog.New(slog.NewTextHandler(f, nil)), f.Close, nil
 }
 
 // randomText is n random bytes as text that needs no quoting in a URL.

@@ -103,7 +103,7 @@ func (c *Cluster) makeKeyspace(ctx context.Context) error {
 		n := client.NewKeyspace{Name: c.opts.Keyspace, Owner: appUser, Hash: c.opts.Hash.String(), VnodeCount: c.opts.VnodeCount}
 		for _, sv := range c.servers.list {
 			if sv.kind == kindShard {
-				n.Shards = append(n.Shards, client.NewShard{ID: sv.name, PrimaryEndpoint: address(sv.port)})
+				n.Shards = append(n.Shards, client.NewShard{ID: sv.name, PrimaryEndpoint: address(sv.port), TLSMode: "disable"})
 			}
 		}
 		if _, err := m.CreateKeyspace(ctx, n, false); err != nil {

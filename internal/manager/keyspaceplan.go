@@ -119,7 +119,7 @@ func newShard(keyspace string, n client.NewShard, taken map[sharding.ShardID]boo
 	}
 	sh := catalog.Shard{
 		ID: id, Name: n.Name, Keyspace: keyspace, Database: keyspace, PrimaryEndpoint: n.PrimaryEndpoint,
-		Status: catalog.ShardActive, Username: n.Username, PasswordFile: n.PasswordFile,
+		Status: catalog.ShardActive, Username: n.Username, PasswordFile: n.PasswordFile, TLSMode: n.TLSMode, TLSRootCert: n.TLSRootCert,
 	}
 	if sh.Name == "" {
 		sh.Name = string(id)
@@ -139,7 +139,9 @@ func (s *Server) knownServers() []client.NewShard {
 			continue
 		}
 		seen[sh.PrimaryEndpoint] = true
-		servers = append(servers, client.NewShard{PrimaryEndpoint: sh.PrimaryEndpoint, Username: sh.Username, PasswordFile: sh.PasswordFile})
+		servers = append(servers, client.NewShard{
+			PrimaryEndpoint: sh.PrimaryEndpoint, Username: sh.Username, PasswordFile: sh.PasswordFile, TLSMode: sh.TLSMode, TLSRootCert: sh.TLSRootCert,
+		})
 	}
 	sort.Slice(servers, func(i, j int) bool { return servers[i].PrimaryEndpoint < servers[j].PrimaryEndpoint })
 	return servers

@@ -97,7 +97,7 @@ func (s *Server) reconcile(ctx context.Context) {
 	if len(snap.Users) == 0 {
 		return
 	}
-	_, err := s.onServers(snap, func(sh catalog.Shard) error {
+	_, err := s.onServers(ctx, snap, func(sh catalog.Shard) error {
 		return s.with(ctx, sh, maintenanceDatabase, func(conn *pgx.Conn) error {
 			for _, u := range snap.Users {
 				if err := ensureRole(ctx, conn, *u); err != nil {

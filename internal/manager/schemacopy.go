@@ -53,6 +53,9 @@ func (s *Server) dumpSchema(ctx context.Context, sh catalog.Shard) (string, erro
 	cmd := exec.CommandContext(ctx, install.Path("pg_dump"), "--schema-only", "--no-password", "--exclude-schema=sharding",
 		"--no-publications", "--no-subscriptions", "--host", host, "--port", port, "--username", a.username, "--dbname", sh.Database)
 	cmd.Env = append(withoutPG(os.Environ()), "PGPASSWORD="+a.password, "PGSSLMODE="+a.sslmode, "PGCONNECT_TIMEOUT=5", "LC_ALL=C")
+	if a.rootCert != "" {
+		cmd.Env = append(cmd.Env, "PGSSLROOTCERT="+a.rootCert)
+	}
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {

@@ -32,13 +32,13 @@ type Credentials struct{ Username, Password string }
 
 // account is the login of one shard's server.
 type account struct {
-	endpoint, username, password, sslmode string
+	endpoint, username, password, sslmode, rootCert string
 }
 
 // accountOf resolves a shard's login. The password file is read at each use,
 // so that a rotated password is taken up.
 func (c Credentials) accountOf(sh catalog.Shard) (account, error) {
-	a := account{endpoint: sh.PrimaryEndpoint, username: sh.Username, password: c.Password, sslmode: sh.TLSMode}
+	a := account{endpoint: sh.PrimaryEndpoint, username: sh.Username, password: c.Password, sslmode: sh.TLSMode, rootCert: sh.TLSRootCert}
 	if a.sslmode == "" {
 		a.sslmode = "prefer"
 	}
@@ -64,8 +64,11 @@ func (c Credentials) accountOf(sh catalog.Shard) (account, error) {
 // a database sets for itself must not steer us: the search path and the
 // timeouts are ours.
 func (a account) config(database string) (*pgx.ConnConfig, error) {
-	u := url.URL{Scheme: "postgres", Host: a.endpoint, Path: "/" + database,
-		RawQuery: url.Values{"sslmode": {a.sslmode}, "application_name": {"sharding-manager"}}.Encode()}
+	settings := url.Values{"sslmode": {a.sslmode}, "application_name": {"sharding-manager"}}
+	if a.rootCert != "" {
+		settings.Set("sslrootcert", a.rootCert)
+	}
+	u := url.URL{Scheme: "postgres", Host: a.endpoint, Path: "/" + database, RawQuery: settings.Encode()}
 	cfg, err := pgx.ParseConfig(u.String())
 	if err != nil {
 		return nil, fmt.Errorf("address %s: %w", a.endpoint, err)

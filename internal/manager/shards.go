@@ -204,6 +204,8 @@ func (s *Server) changeShard(ctx context.Context, c *call) (answer, error) {
 	set(&sh.PrimaryEndpoint, change.PrimaryEndpoint)
 	set(&sh.Username, change.Username)
 	set(&sh.PasswordFile, change.PasswordFile)
+	set(&sh.TLSMode, change.TLSMode)
+	set(&sh.TLSRootCert, change.TLSRootCert)
 	if err := sh.Validate(); err != nil {
 		return answer{}, invalid("%s", oneLine(err))
 	}

@@ -135,7 +135,7 @@ func (s *Server) storeUser(ctx context.Context, u catalog.User, made string, sta
 	u.Version = revision
 	out := showUser(u)
 	out.Password = made
-	pending, err := s.onServers(s.snapshot(), func(sh catalog.Shard) error {
+	pending, err := s.onServers(ctx, s.snapshot(), func(sh catalog.Shard) error {
 		return s.with(ctx, sh, maintenanceDatabase, func(conn *pgx.Conn) error { return ensureRole(ctx, conn, u) })
 	})
 	if err != nil {
@@ -164,7 +164,7 @@ func (s *Server) removeUser(ctx context.Context, c *call) (answer, error) {
 	if c.dryRun {
 		return noContent()
 	}
-	pending, err := s.onServers(snap, func(sh catalog.Shard) error {
+	pending, err := s.onServers(ctx, snap, func(sh catalog.Shard) error {
 		return s.with(ctx, sh, maintenanceDatabase, func(conn *pgx.Conn) error { return dropRole(ctx, conn, u.Name) })
 	})
 	if err != nil {
@@ -186,7 +186,7 @@ func (s *Server) removeUser(ctx context.Context, c *call) (answer, error) {
 
 // onServers does something once on every distinct server, side by side, and
 // names those that did not answer; any other failure is an error.
-func (s *Server) onServers(snap *catalog.Snapshot, do func(catalog.Shard) error) (away []string, err error) {
+func (s *Server) onServers(ctx context.Context, snap *catalog.Snapshot, do func(catalog.Shard) error) (away []string, err error) {
 	distinct := map[string]catalog.Shard{}
 	for _, sh := range snap.Shards {
 		distinct[sh.PrimaryEndpoint] = *sh
@@ -199,6 +199,9 @@ func (s *Server) onServers(snap *catalog.Snapshot, do func(catalog.Shard) error)
 	err = each(servers, func(sh catalog.Shard) error {
 		err := do(sh)
 		var e *apiError
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if errors.As(err, &e) && e.code == codeUnreachable {
 			s.log.Warn("a server is away and will be brought up to date later", "endpoint", sh.PrimaryEndpoint, "error", err)
 			mu.Lock()
