@@ -1,6 +1,7 @@
 package pgproc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Account is the operating system's user under which the servers run. The zero
@@ -49,7 +51,9 @@ func ChooseAccount(name string) (Account, error) {
 			return a, err
 		}
 	}
-	out, err := exec.Command("useradd", "--system", "--no-create-home", "--user-group", "--shell", "/usr/sbin/nologin", systemAccount).CombinedOutput()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "useradd", "--system", "--no-create-home", "--user-group", "--shell", "/usr/sbin/nologin", systemAccount).CombinedOutput()
 	if err != nil {
 		return Account{}, fmt.Errorf("making the system user %q, since PostgreSQL does not run as root: %w: %s", systemAccount, err, strings.TrimSpace(string(out)))
 	}
@@ -85,7 +89,7 @@ func (a Account) credential() *syscall.Credential {
 
 // own makes a directory (with its missing parents) that belongs to the account,
 // and checks that the account can reach it: root's home, for one, it cannot.
-func (a Account) own(dir string) error {
+func (a Account) own(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return fmt.Errorf("making the parent of the data directory: %w", err)
 	}
@@ -98,7 +102,7 @@ func (a Account) own(dir string) error {
 	if err := os.Chown(dir, int(a.UID), int(a.GID)); err != nil {
 		return fmt.Errorf("giving the data directory to %s: %w", a.Name, err)
 	}
-	probe := exec.Command("/bin/sh", "-c", `cd "$1"`, "sh", dir)
+	probe := exec.CommandContext(ctx, "/bin/sh", "-c", `cd "$1"`, "sh", dir)
 	probe.Dir = "/"
 	probe.SysProcAttr = &syscall.SysProcAttr{Credential: a.credential()}
 	if err := probe.Run(); err != nil {

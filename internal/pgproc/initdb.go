@@ -43,7 +43,7 @@ func (in Install) InitDB(ctx context.Context, dir string, o InitOptions) (err er
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 		return fmt.Errorf("initialising %s: the directory is not empty", dir)
 	}
-	if err := o.Account.own(dir); err != nil {
+	if err := o.Account.own(ctx, dir); err != nil {
 		return err
 	}
 	if err := in.initdb(ctx, dir, o); err != nil {

@@ -3,6 +3,7 @@
 package pgproc
 
 import (
+	"context"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -15,7 +16,7 @@ func dieWithParent(*syscall.SysProcAttr) {}
 
 // isServerOf goes by the command line, in which Start names the data directory.
 func isServerOf(pid int, dir string) bool {
-	out, err := exec.Command("ps", "-ww", "-p", strconv.Itoa(pid), "-o", "command=").Output()
+	out, err := exec.CommandContext(context.Background(), "ps", "-ww", "-p", strconv.Itoa(pid), "-o", "command=").Output()
 	if err != nil {
 		return false
 	}
@@ -27,7 +28,7 @@ func isServerOf(pid int, dir string) bool {
 func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
 func childrenOf(pid int) ([]int, error) {
-	out, err := exec.Command("ps", "-A", "-o", "pid=,ppid=").Output()
+	out, err := exec.CommandContext(context.Background(), "ps", "-A", "-o", "pid=,ppid=").Output()
 	if err != nil {
 		return nil, err
 	}

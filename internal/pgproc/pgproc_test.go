@@ -258,7 +258,7 @@ func TestUnreachableDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := account.own(filepath.Join(closed, "data")); err == nil || !strings.Contains(err.Error(), "cannot enter") {
+	if err := account.own(testContext(t), filepath.Join(closed, "data")); err == nil || !strings.Contains(err.Error(), "cannot enter") {
 		t.Errorf("error = %v", err)
 	}
 }

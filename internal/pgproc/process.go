@@ -78,7 +78,7 @@ func Start(ctx context.Context, cfg Config) (*Process, error) {
 	for attempt := 1; ; attempt++ {
 		port := cfg.Port
 		if port == 0 {
-			if port, err = freePort(cfg.Host); err != nil {
+			if port, err = freePort(ctx, cfg.Host); err != nil {
 				return nil, fmt.Errorf("starting PostgreSQL: %w", err)
 			}
 		}
@@ -93,8 +93,8 @@ func Start(ctx context.Context, cfg Config) (*Process, error) {
 	}
 }
 
-func freePort(host string) (int, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+func freePort(ctx context.Context, host string) (int, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return 0, fmt.Errorf("finding a free port: %w", err)
 	}
@@ -133,7 +133,8 @@ func command(cfg Config, port int, log *os.File) *exec.Cmd {
 	for _, name := range sortedNames(cfg.Settings) {
 		args = append(args, "-c", name+"="+cfg.Settings[name])
 	}
-	cmd := exec.Command(cfg.Install.Path("postgres"), args...)
+	// Its life is not the context of its start.
+	cmd := exec.CommandContext(context.Background(), cfg.Install.Path("postgres"), args...)
 	cmd.Dir, cmd.Env = cfg.DataDir, environ()
 	cmd.Stdout, cmd.Stderr = log, log
 	// A group of its own: Ctrl-C in a terminal is for the parent, which then stops
@@ -177,12 +178,20 @@ func (p *Process) awaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%w: %v", ErrExited, p.err)
+			return fmt.Errorf("%w: %w", ErrExited, p.ended())
 		case <-ctx.Done():
 			return fmt.Errorf("it is not ready: %w", context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
+}
+
+// ended is how the process ended, after done.
+func (p *Process) ended() error {
+	if p.err == nil {
+		return errors.New("exit status 0")
+	}
+	return p.err
 }
 
 // Pid is the postmaster's process id.

@@ -17,6 +17,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -138,8 +139,7 @@ func start(in pgproc.Install, opts []Option) (*Server, error) {
 	}
 	s := &Server{Host: "127.0.0.1", User: User, Password: randomHex(12), Install: in, dir: dir}
 	if err := s.create(account, o); err != nil {
-		os.RemoveAll(dir)
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	return s, nil
 }
@@ -176,8 +176,7 @@ func (s *Server) close() error {
 	p := s.process
 	s.mu.Unlock()
 	if err := p.Stop(ctx, pgproc.Fast); err != nil {
-		p.Kill()
-		return err
+		return errors.Join(err, p.Kill())
 	}
 	return os.RemoveAll(s.dir)
 }

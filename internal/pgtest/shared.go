@@ -81,7 +81,7 @@ func sweep() {
 			continue
 		}
 		if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) && !runs(dir) {
-			os.RemoveAll(dir) // whoever else sweeps at the same time may win
+			_ = os.RemoveAll(dir) // whoever else sweeps at the same time may win
 		}
 	}
 }

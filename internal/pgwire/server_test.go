@@ -2,6 +2,7 @@ package pgwire
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -51,7 +52,7 @@ func (c *session) until(types string) []reply {
 	var all []reply
 	for {
 		header := make([]byte, HeaderSize)
-		if _, err := io.ReadFull(c.conn, header); err == io.EOF {
+		if _, err := io.ReadFull(c.conn, header); errors.Is(err, io.EOF) {
 			return all
 		} else if err != nil {
 			c.t.Fatal(err)
