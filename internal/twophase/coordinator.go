@@ -312,8 +312,17 @@ func (c *Coordinator) onPrepare(p *party, ev Event) {
 	case ev.Kind == Answered && ev.Tag == tagRollback:
 		p.standing, c.rollback = ended, true
 	default:
+		c.distrust(ev)
 		p.standing = maybePrepared
 		c.fail(errLost(p.Shard, ev.Err))
+	}
+}
+
+// distrust gives up a connection that gave an answer no PostgreSQL gives. A lost
+// one has been given up already.
+func (c *Coordinator) distrust(ev Event) {
+	if ev.Kind != Lost {
+		c.out = append(c.out, Action{Kind: Discard, Participant: ev.Participant})
 	}
 }
 
@@ -336,6 +345,7 @@ func (c *Coordinator) onSingle(ev Event) {
 	case ev.Kind == Answered && ev.Tag == tagRollback:
 		p.standing, c.rollback = ended, true
 	default:
+		c.distrust(ev)
 		p.standing, c.unknown = lost, true
 		c.fail(errUnknown(p.Shard, ev.Err))
 	}
@@ -364,6 +374,7 @@ func (c *Coordinator) onDecide(ev Event) {
 	case ev.Kind == Answered && ev.Tag == tagRollback:
 		p.standing, c.rollback = ended, true
 	default: // decided or not: nobody guesses
+		c.distrust(ev)
 		p.standing = lost
 	}
 }
