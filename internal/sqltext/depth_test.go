@@ -226,6 +226,19 @@ func TestDepthRefused(t *testing.T) {
 	}
 }
 
+// TestDepthLeft: what stands in a bracket on the left counts with what follows it.
+func TestDepthLeft(t *testing.T) {
+	for _, brackets := range [][2]string{{"(", ")"}, {"f(", ")"}, {"CASE WHEN ", " THEN 1 END"}, {"a[", "]"}, {"(SELECT 1, ", ")"}} {
+		sql := "1"
+		for range 3 {
+			sql = brackets[0] + sql + brackets[1] + strings.Repeat(" + 1", MaxDepth*2/5)
+			if err := CheckDepth("SELECT " + sql); (err != nil) != (strings.Count(sql, "+") > MaxDepth) {
+				t.Errorf("%s: %d operators: %v", brackets[0], strings.Count(sql, "+"), err)
+			}
+		}
+	}
+}
+
 // TestDepthFlat: long lists are no depth.
 func TestDepthFlat(t *testing.T) {
 	p := startParser(t)

@@ -101,7 +101,7 @@ func lookup(w []byte) word {
 	case "materialized":
 		return wOther | wMaterialized
 	case "by":
-		return wUnsure | wOrder
+		return wOrder
 	case "escape", "rows", "range", "groups", "first", "next", "zone", "value", "key", "passing",
 		"path", "content", "document", "version", "standalone", "set", "uescape", "absolute",
 		"relative", "forward", "backward", "names", "name":
