@@ -1,8 +1,13 @@
 package embedded_test
 
 import (
+	"bufio"
 	"context"
+	"fmt"
+	"io"
 	"net"
+	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -95,5 +100,68 @@ func TestSecondServerOnTheSameDirectory(t *testing.T) {
 	if err == nil {
 		s.Close()
 		t.Fatal("two servers on one directory")
+	}
+}
+
+// TestMain lets the test binary be the server that TestKilled kills.
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("EMBEDDED_TEST_DIR"); dir != "" {
+		if err := serveUntilKilled(dir); err != nil {
+			fmt.Println("failed:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// serveUntilKilled stores a key, says so, and waits for the end of its input.
+func serveUntilKilled(dir string) error {
+	ctx := context.Background()
+	s, err := embedded.Start(ctx, embedded.Config{Dir: dir})
+	if err != nil {
+		return err
+	}
+	c, err := clientv3.New(clientv3.Config{Endpoints: []string{s.Endpoint()}, Logger: zap.NewNop()})
+	if err != nil {
+		return err
+	}
+	if _, err := c.Put(ctx, "k", "acknowledged"); err != nil {
+		return err
+	}
+	fmt.Println("stored")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+func TestKilled(t *testing.T) {
+	dir := t.TempDir()
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), "EMBEDDED_TEST_DIR="+dir)
+	child.Stderr = os.Stderr
+	if _, err := child.StdinPipe(); err != nil { // ends with this process
+		t.Fatal(err)
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	child.Wait()
+	if line != "stored\n" {
+		t.Fatalf("the server says %q, %v", line, err)
+	}
+	r, err := client(t, start(t, embedded.Config{Dir: dir})).Get(t.Context(), "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Kvs) != 1 || string(r.Kvs[0].Value) != "acknowledged" {
+		t.Errorf("after the kill: %v", r.Kvs)
 	}
 }
