@@ -112,6 +112,16 @@ func (g *generator) fromItem(depth int) (string, []ranged) {
 	switch {
 	case depth > 0 && g.chance(15):
 		return "(SELECT " + g.pick("", "", "DISTINCT ") + "* FROM " + t.t.name + " WHERE " + strings.ReplaceAll(g.condition([]ranged{{t.t.name, t.t}}, nil, 0), "coalesce", "") + ") " + t.alias, []ranged{t}
+	case depth > 0 && g.chance(10):
+		order := "SELECT * FROM " + t.t.name + " ORDER BY 3, 1, 2 LIMIT " + fmt.Sprint(g.r.IntN(12))
+		if t.t.reference {
+			order = "SELECT * FROM r ORDER BY 2, 1 LIMIT 4"
+		}
+		return "(" + order + ") " + t.alias, []ranged{t}
+	case depth > 0 && g.chance(8):
+		w := t
+		w.t.cols = append([]string{"w"}, w.t.cols...)
+		return "(SELECT *, count(*) OVER (" + g.pick("", "PARTITION BY "+t.t.key) + ")::int AS w FROM " + t.t.name + ") " + t.alias, []ranged{w}
 	case depth > 0 && g.chance(10) && !t.t.reference:
 		k := t.t.key
 		sub := ranged{t.alias, genTable{key: k, cols: []string{"a"}}}
@@ -130,7 +140,7 @@ func (g *generator) fromItem(depth int) (string, []ranged) {
 
 // query is a SELECT.
 func (g *generator) query() string {
-	from, scope := g.fromItem(2)
+	from, scope := g.fromItem(1 + g.r.IntN(2))
 	if g.chance(20) {
 		f, s := g.fromItem(1)
 		from, scope = from+", "+f, append(scope, s...)
