@@ -23,9 +23,11 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sharding-system/sharding/internal/catalog"
 	"github.com/sharding-system/sharding/internal/catalog/embedded"
+	"github.com/sharding-system/sharding/internal/pgerr"
 )
 
 const (
@@ -209,7 +211,7 @@ func (c *Cluster) Stop() error {
 // ready file.
 func (c *Cluster) announce(ctx context.Context) error {
 	url := c.services.postgresURL()
-	conn, err := pgx.Connect(ctx, url)
+	conn, err := connectWhenUp(ctx, url)
 	if err != nil {
 		return err
 	}
@@ -228,6 +230,24 @@ func (c *Cluster) announce(ctx context.Context) error {
 	}
 	c.undo = append(c.undo, func() error { return withdraw(c.opts.ReadyFile, c.opts.Pointer) })
 	return nil
+}
+
+// connectWhenUp tries again for as long as the router says that it is starting.
+func connectWhenUp(ctx context.Context, url string) (*pgx.Conn, error) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		conn, err := pgx.Connect(ctx, url)
+		var pg *pgconn.PgError
+		if err == nil || !errors.As(err, &pg) || pg.Code != pgerr.CannotConnectNow {
+			return conn, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 func (c *Cluster) describe(url string) Ready {

@@ -20,9 +20,8 @@ import (
 const (
 	httpTimeout = 30 * time.Second
 	idleTimeout = 2 * time.Minute
-	// drainTime is how long clients' open transactions may take to end when the
-	// router stops.
-	drainTime = 3 * time.Second
+	// closeTime is how long requests for metrics may take to end.
+	closeTime = 3 * time.Second
 	// bootstrapTTL is the life of the token that makes the first user.
 	bootstrapTTL = 5 * time.Minute
 )
@@ -157,14 +156,8 @@ func (c *Cluster) startRouter(context.Context) error {
 		return err
 	}
 	c.services.router = r
-	c.undo = append(c.undo, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
-		defer cancel()
-		if err := r.Drain(ctx); err != nil {
-			c.logger.Info("clients that did not end in time are cut off", "error", err)
-		}
-		return r.Close()
-	})
+	// Whoever stops a local cluster waits for no client's transaction.
+	c.undo = append(c.undo, r.Close)
 	return c.serveMetrics(c.opts.RouterMetricsPort, registry, r.Ready)
 }
 
@@ -174,7 +167,7 @@ func (c *Cluster) serveMetrics(port int, g prometheus.Gatherer, ready func() err
 		return err
 	}
 	c.undo = append(c.undo, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+		ctx, cancel := context.WithTimeout(context.Background(), closeTime)
 		defer cancel()
 		return s.Close(ctx)
 	})

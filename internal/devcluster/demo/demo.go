@@ -153,7 +153,10 @@ func show(ctx context.Context, conn *pgx.Conn, o Options) error {
 			return fmt.Errorf("%s: asking where it runs: %w", q.what, err)
 		}
 		for _, l := range where {
-			fmt.Fprintf(o.Out, "    | %s\n", l)
+			// The proofs between them are for whoever asks by hand.
+			if l == where[0] || strings.HasPrefix(l, "shards:") {
+				fmt.Fprintf(o.Out, "    | %s\n", l)
+			}
 		}
 		start := time.Now()
 		answer, err := lines(ctx, conn, q.sql)

@@ -45,22 +45,25 @@ func (p *progress) draw() {
 		return
 	}
 	p.shown = step
-	rate := float64(p.done) / max(time.Since(p.start).Seconds(), 0.001)
 	if p.terminal {
 		full := p.done * barWidth / p.total
-		_, p.err = fmt.Fprintf(p.out, "\r[%s%s] %3d%% %d of %d rows, %.0f a second ",
-			strings.Repeat("#", full), strings.Repeat(".", barWidth-full), step, p.done, p.total, rate)
+		_, p.err = fmt.Fprintf(p.out, "\r[%s%s] %3d%% %d of %d rows",
+			strings.Repeat("#", full), strings.Repeat(".", barWidth-full), step, p.done, p.total)
 		return
 	}
-	_, p.err = fmt.Fprintf(p.out, "%3d%% %d of %d rows, %.0f a second\n", step*10, p.done, p.total, rate)
+	_, p.err = fmt.Fprintf(p.out, "%3d%% %d of %d rows\n", step*10, p.done, p.total)
 }
 
-// end finishes the line and gives the first error of writing.
+// end finishes the line, says how long it took, and gives the first error of
+// writing.
 func (p *progress) end() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.terminal && p.err == nil {
 		_, p.err = fmt.Fprintln(p.out)
+	}
+	if p.err == nil && p.done == p.total {
+		_, p.err = fmt.Fprintf(p.out, "%d rows loaded in %.1f s\n", p.done, time.Since(p.start).Seconds())
 	}
 	if p.err != nil {
 		return fmt.Errorf("showing the progress: %w", p.err)
