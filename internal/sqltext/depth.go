@@ -19,32 +19,34 @@ const MaxDepth = 1000
 // The error is PostgreSQL's own, statement_too_complex (54001). A text that does
 // not lex is not refused here: the parser has the message.
 func CheckDepth(sql string) error {
-	d := depth{}
-	d.src = sql
-	var t token
-	for {
-		d.next(&t)
-		if t.kind == tokEOF {
-			return nil
-		}
-		d.token(&t)
-		if d.base+d.stack[d.n].height() > MaxDepth {
-			return pgerr.New(pgerr.StatementTooComplex, "stack depth limit exceeded").
-				WithHint("The statement nests or chains more than %d operators, brackets, joins or set operations. Use a list (IN, = ANY, VALUES) or several statements.", MaxDepth)
-		}
-		if d.broken {
-			return nil
-		}
+	var d depth
+	if d.tooDeep(sql) {
+		return pgerr.New(pgerr.StatementTooComplex, "stack depth limit exceeded").
+			WithHint("The statement nests or chains more than %d operators, brackets, joins or set operations. Use a list (IN, = ANY, VALUES) or several statements.", MaxDepth)
 	}
+	return nil
 }
 
 // depth is the state of CheckDepth.
 type depth struct {
 	scanner
-	stack [MaxDepth + 2]level
-	n     int  // stack[n] is the innermost level
-	base  int  // how deep the innermost level lies, at most
-	named bool // the next word is a name, whatever it is
+	stack []level // the last is the innermost
+	base  int     // how deep the innermost level lies, at most
+	named bool    // the next word is a name, whatever it is
+}
+
+// tooDeep reads sql until it is over the bound, or to its end.
+func (d *depth) tooDeep(sql string) bool {
+	d.src = sql
+	d.stack = append(d.stack[:0], level{})
+	var t token
+	for d.next(&t); t.kind != tokEOF && !d.broken; d.next(&t) {
+		d.token(&t)
+		if d.base+d.top().height() > MaxDepth {
+			return true
+		}
+	}
+	return false
 }
 
 // level is an open bracket or CASE, or the text itself. All numbers but between
@@ -76,23 +78,28 @@ func (l *level) selects() {
 	l.done, l.chain, l.inner, l.joins = 0, 0, 0, 0
 }
 
+func (d *depth) top() *level { return &d.stack[len(d.stack)-1] }
+
 func (d *depth) push(l level) {
-	d.base += d.stack[d.n].above()
-	d.n++
-	d.stack[d.n] = l
+	d.base += d.top().above()
+	d.stack = append(d.stack, l)
 }
 
+// pop ends the innermost bracket or CASE; the text itself stays.
 func (d *depth) pop() {
-	height := d.stack[d.n].height()
-	d.n--
-	l := &d.stack[d.n]
+	if len(d.stack) == 1 {
+		return
+	}
+	height := d.top().height()
+	d.stack = d.stack[:len(d.stack)-1]
+	l := d.top()
 	d.base -= l.above()
 	l.inner = max(l.inner, 1+height)
 }
 
 // popCases ends CASEs left open inside the bracket that closes now.
 func (d *depth) popCases() {
-	for d.n > 0 && d.stack[d.n].isCase {
+	for d.top().isCase {
 		d.pop()
 	}
 }
@@ -104,7 +111,7 @@ func (d *depth) token(t *token) {
 	case tokWord:
 		d.word(t, named)
 	case tokOp, tokMinus, tokCast:
-		d.stack[d.n].chain++
+		d.top().chain++
 	case tokPunct:
 		d.punct(t)
 	}
@@ -113,22 +120,20 @@ func (d *depth) token(t *token) {
 func (d *depth) punct(t *token) {
 	switch t.punct {
 	case '[':
-		d.stack[d.n].chain++
+		d.top().chain++
 		d.push(level{})
 	case '(':
 		d.push(level{})
 	case ')', ']':
 		d.popCases()
-		if d.n > 0 {
-			d.pop()
-		}
+		d.pop()
 	case ',':
-		d.stack[d.n].fresh()
-		d.stack[d.n].between = 0
+		d.top().fresh()
+		d.top().between = 0
 	case ';':
 		d.popCases()
-		if d.n == 0 {
-			d.stack[0] = level{}
+		if len(d.stack) == 1 {
+			*d.top() = level{}
 		}
 	case '.':
 		d.named = true
@@ -142,7 +147,7 @@ func (d *depth) word(t *token, named bool) {
 	}
 	var buf [maxWord + 1]byte
 	bits := lookup(fold(buf[:], d.src[t.start:t.end]))
-	l := &d.stack[d.n]
+	l := d.top()
 	switch {
 	case bits == 0:
 	case bits&wAs != 0:
