@@ -125,18 +125,17 @@ type Router struct {
 	sessions sync.Map // identity (uint64) -> *session
 	loops    sync.Map // loop id -> *loopState, each for its loop only
 
-	http        *httpServer
-	pgAddr      net.Addr
-	draining    atomic.Bool
-	fakeSecret  []byte // for the exchange with roles that do not exist
-	incarnation atomic.Pointer[string]
+	http     *httpServer
+	httpDown sync.Once
+	pgAddr   net.Addr
+	draining atomic.Bool
 }
 
 // New starts a router: it listens when New returns. It serves as soon as the
 // catalog can be read, and goes on with what it knows when the catalog is away.
 func New(o Options) (*Router, error) {
 	o.withDefaults()
-	r := &Router{opts: o, log: o.Logger, boot: randomHex(6), keyspaces: map[string]*keyspace{}, fakeSecret: []byte(randomHex(32))}
+	r := &Router{opts: o, log: o.Logger, boot: randomHex(6), keyspaces: map[string]*keyspace{}}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	var err error
 	if r.view, err = o.Catalog.Watch(r.ctx); err != nil {
@@ -150,6 +149,9 @@ func New(o Options) (*Router, error) {
 	r.pools = backend.New(backend.Options{
 		MaxConnections: o.MaxConnections, ConnectionTTL: o.ConnectionTTL, AcquireTimeout: o.AcquireTimeout, DialTimeout: o.AcquireTimeout,
 	})
+	if o.Metrics != nil {
+		o.Metrics.ShardsAt = r.shardsAt
+	}
 	r.exec = exec.Options{Pools: r.pools, GID: r.gid, Service: service{r}}
 	if err := r.listen(); err != nil {
 		r.Close()
@@ -273,28 +275,14 @@ func (r *Router) trim() {
 	}
 }
 
-// Drain stops taking clients and waits until those there have gone, or ctx ends.
-func (r *Router) Drain(ctx context.Context) error {
-	r.draining.Store(true)
-	if r.http != nil {
-		if err := r.http.shutdown(ctx); err != nil {
-			return err
-		}
-	}
-	return r.group.Shutdown(ctx)
-}
-
 // Close ends every session and returns when all that New started has ended.
 func (r *Router) Close() error {
 	r.draining.Store(true)
-	var err error
-	if r.http != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		err = r.http.shutdown(ctx)
-		cancel()
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = nil
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	err := r.closeHTTP(ctx)
+	cancel()
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil
 	}
 	if r.group != nil {
 		r.group.Close()

@@ -146,6 +146,9 @@ func (s *session) idle() error {
 	default:
 		return exec.ErrClientGone
 	}
+	if s.r.draining.Load() && s.free() {
+		return pgerr.Fatal(pgerr.AdminShutdown, "terminating connection: the router is shutting down")
+	}
 	if ev == loop.Readable && s.x.Movable() && s.t.Rebalance() {
 		s.settle()
 	}

@@ -1,0 +1,102 @@
+// Command sharding-router is the data plane: what PostgreSQL clients connect to
+// as if it were one server, and the HTTP API for statements. It keeps nothing of
+// its own: any number of them can run, and be killed, at any time.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/sharding-system/sharding/internal/config"
+	"github.com/sharding-system/sharding/internal/failpoint"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+const (
+	exitFailed = 1
+	exitMisuse = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	err := Run(ctx, os.Args[1:], os.Getenv, os.Stdout, hangup)
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, err)
+	var mistakes *config.Error
+	if errors.Is(err, errMisuse) || errors.As(err, &mistakes) {
+		os.Exit(exitMisuse)
+	}
+	os.Exit(exitFailed)
+}
+
+var errMisuse = errors.New("usage: sharding-router [--config FILE] [--check-config | --version] [--insecure-trust]")
+
+// Run runs the router until ctx ends, or does what the flags ask for instead.
+func Run(ctx context.Context, args []string, getenv func(string) string, stdout io.Writer, hangup <-chan os.Signal) error {
+	flags := flag.NewFlagSet("sharding-router", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	path := flags.String("config", getenv("CONFIG_PATH"), "configuration file (also CONFIG_PATH)")
+	check := flags.Bool("check-config", false, "only check the configuration")
+	trust := flags.Bool("insecure-trust", false, "let every role in without a password, and expect the shards to do the same:\n"+
+		"for benchmarks on one machine; refused unless the listeners are on loopback")
+	showVersion := flags.Bool("version", false, "print the version")
+	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
+		return errors.Join(err, errMisuse)
+	}
+	if *showVersion {
+		_, err := fmt.Fprintln(stdout, "sharding-router", version)
+		return err
+	}
+	cfg, err := config.LoadRouter(*path, getenv)
+	if err != nil {
+		return err
+	}
+	if err := cfg.CheckFiles(); err != nil {
+		return err
+	}
+	if err := checkTrust(*trust, cfg); err != nil {
+		return err
+	}
+	if *check {
+		for _, w := range cfg.Warnings {
+			fmt.Fprintln(stdout, "warning:", w)
+		}
+		_, err := fmt.Fprintln(stdout, "the configuration is valid")
+		return err
+	}
+	if cfg.Security.JWTSecret == "" {
+		return fmt.Errorf("%w\nsecurity.jwt_secret (or JWT_SECRET) is not set: every route of the HTTP API takes a token that it signs", errMisuse)
+	}
+	if err := failpoint.Arm(getenv(failpoint.Variable)); err != nil {
+		return fmt.Errorf("%w\n%w", errMisuse, err)
+	}
+	s := server{cfg: cfg, trust: *trust, reload: func() (*config.Router, error) { return config.LoadRouter(*path, getenv) }}
+	return s.run(ctx, hangup)
+}
+
+// checkTrust refuses to be open to the network without passwords.
+func checkTrust(trust bool, cfg *config.Router) error {
+	if !trust {
+		return nil
+	}
+	for key, host := range map[string]string{"postgres.host": cfg.Postgres.Host, "server.host": cfg.Server.Host} {
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return fmt.Errorf("%w\n--insecure-trust needs a loopback address as %s, not %q: whoever reaches it is let in without a password", errMisuse, key, host)
+		}
+	}
+	return nil
+}
