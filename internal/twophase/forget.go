@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/sharding-system/sharding"
+	"github.com/sharding-system/sharding/internal/failpoint"
 )
 
 // replayWait bounds how long forgetting waits for standbys that are nearly there.
@@ -95,6 +96,9 @@ func (p *pass) forgetCommits(ctx context.Context, d *shard) error {
 	}
 	if len(done) == 0 {
 		return nil
+	}
+	if err := failpoint.Hit(PointResolverForget); err != nil {
+		return err
 	}
 	tag, err := d.conn.Exec(ctx, "DELETE FROM sharding.decision WHERE gid = ANY ($1) AND verdict = 'commit'", done)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/sharding-system/sharding"
+	"github.com/sharding-system/sharding/internal/failpoint"
 )
 
 // pass is one pass of a resolver over the shards of a keyspace.
@@ -160,6 +161,10 @@ func (p *pass) resolve(ctx context.Context, s *shard, b branch, witness sharding
 // resolveAt asks the decision shard d and carries the answer out on s.
 func (p *pass) resolveAt(ctx context.Context, s, d *shard, b branch, t Transaction, witness sharding.ShardID) {
 	if witness == "" {
+		if err := failpoint.Hit(PointResolverAsk); err != nil {
+			p.wait(t, "%v", err)
+			return
+		}
 		v, err := askVerdict(ctx, d.conn, d.Endpoint, b.gid, p.opts.Blocked)
 		if err != nil {
 			if d.conn.IsClosed() {
@@ -194,6 +199,10 @@ func (p *pass) resolveAt(ctx context.Context, s, d *shard, b branch, t Transacti
 	if dec.verdict == VerdictCommit && !dec.names(s.Shard, b.owner) {
 		p.doubt(t, "the decision was made by role %s for shards %v, the transaction prepared by role %s on shard %s",
 			dec.role, dec.participants, b.owner, s.Shard)
+		return
+	}
+	if err := failpoint.Hit(PointResolverFinish); err != nil {
+		p.wait(t, "%v", err)
 		return
 	}
 	mine, err := finishBranch(ctx, s.conn, s.Shard, b.name, dec.verdict)

@@ -11,6 +11,13 @@ import (
 	"github.com/sharding-system/sharding"
 )
 
+// The failpoints before the resolver's steps, in the process that runs it.
+const (
+	PointResolverAsk    = "resolver.ask"    // asking for a verdict
+	PointResolverFinish = "resolver.finish" // COMMIT PREPARED, ROLLBACK PREPARED
+	PointResolverForget = "resolver.forget" // deleting decisions to commit
+)
+
 // Options are a resolver's. Durations of zero take the default. None of them
 // matters for correctness: they choose when to ask, never what the answer is.
 type Options struct {
@@ -186,6 +193,9 @@ type branch struct {
 func (r *Resolver) open(ctx context.Context, p *pass, endpoints []Endpoint) {
 	var wg sync.WaitGroup
 	for _, e := range endpoints {
+		if p.shards[e.Shard] != nil {
+			continue // named twice
+		}
 		key := fmt.Sprintf("%s@%s:%d/%s?%s", e.Shard, e.Config.Host, e.Config.Port, e.Config.Database, e.Config.User)
 		s := &shard{Endpoint: e, key: key, conn: r.conns[key]}
 		delete(r.conns, key)

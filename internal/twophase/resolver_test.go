@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/sharding-system/sharding/internal/failpoint"
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/pgtest"
 )
@@ -407,6 +408,36 @@ func TestAsynchronousCommitKeepsTheDecision(t *testing.T) {
 		for i := range c.servers {
 			if n := c.count(t, i, "SELECT count(*) FROM t"); n != id+1 {
 				t.Fatalf("shard %d has %d rows after %d commits", i, n, id+1)
+			}
+		}
+	}
+}
+
+// TestResolverDiesAnywhere stops a resolver before each of its steps; another one
+// goes on from there.
+func TestResolverDiesAnywhere(t *testing.T) {
+	c := newCluster(t, 3)
+	id := 0
+	for _, point := range []string{PointResolverAsk, PointResolverFinish, PointResolverForget} {
+		for skip := range 3 {
+			for _, left := range []string{PointDecide, PointFinish} {
+				id++
+				c.leave(t, id, left)
+				if err := failpoint.Set(point, fmt.Sprintf("%d*error", skip)); err != nil {
+					t.Fatal(err)
+				}
+				r := NewResolver(eager)
+				c.pass(t, r)
+				r.Close()
+				failpoint.Clear(point)
+				c.settle(t)
+				rows := 0
+				for i := range c.servers {
+					rows += c.count(t, i, fmt.Sprintf("SELECT count(*) FROM t WHERE id = %d", id))
+				}
+				if want := map[string]int{PointDecide: 0, PointFinish: 3}[left]; rows != want {
+					t.Fatalf("%s after %d, left at %s: %d rows, want %d", point, skip, left, rows, want)
+				}
 			}
 		}
 	}
