@@ -355,6 +355,8 @@ func TestLoadWith(t *testing.T) {
 	exec(`BEGIN`)
 	exec(`SET search_path = shop, "it's \ odd"`)
 	exec(`CREATE TABLE inside (a bigint DEFAULT twice(4))`)
+	exec(`CREATE ROLE schema_reader`)
+	exec(`SET LOCAL ROLE schema_reader`) // a client's role needs no right but what everyone has
 	before := *exec("SHOW search_path")[0][0]
 	snap, err := schema.LoadWith(func(sql string) ([][]*string, error) { return exec(sql), nil }, 9)
 	if err != nil {
@@ -363,9 +365,14 @@ func TestLoadWith(t *testing.T) {
 	if r := snap.Lookup("shop", "inside"); r == nil || r.Columns[0].Default != "shop.twice(4)" || snap.Version != 9 {
 		t.Errorf("inside the transaction: %+v", r)
 	}
+	if !reflect.DeepEqual(snap.Lookup("shop", "named"), load(t, s, db).Lookup("shop", "named")) {
+		t.Error("another role sees another schema")
+	}
 	if after := *exec("SHOW search_path")[0][0]; after != before {
 		t.Errorf("search_path was %s, is %s", before, after)
 	}
+	exec(`RESET ROLE`)
+	exec(`DROP ROLE schema_reader`)
 	exec("COMMIT")
 	if after := *exec("SHOW search_path")[0][0]; after != before {
 		t.Errorf("after the commit search_path is %s, was %s", after, before)
