@@ -103,7 +103,11 @@ func (a *app) showResult(r client.Result) error {
 		shards = []string{r.ShardID}
 	}
 	if a.output == "table" && len(shards) > 0 {
-		fmt.Fprintf(a.stderr, "%d rows from %s in %.1f ms\n", r.RowCount, strings.Join(shards, ", "), r.LatencyMS)
+		rows := "rows"
+		if r.RowCount == 1 {
+			rows = "row"
+		}
+		fmt.Fprintf(a.stderr, "%d %s from %s in %.1f ms\n", r.RowCount, rows, strings.Join(shards, ", "), r.LatencyMS)
 	}
 	return err
 }
