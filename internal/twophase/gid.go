@@ -16,14 +16,8 @@ const maxName = 199
 // prefix begins every name of ours; the digit is the format's version.
 const prefix = "sharding1:"
 
-// The longest parts of a GID, in bytes after escaping. Together with the prefix,
-// the separators, a counter and a branch they stay below maxName.
-const (
-	maxIncarnation = 36
-	maxShard       = 63
-	maxRouter      = 40
-	maxBoot        = 16
-)
+// maxGID leaves room for a branch's number behind the transaction's name.
+const maxGID = maxName - len(":9999")
 
 // GID names a transaction over several shards. It is never used twice: Boot is
 // new at every start of a router, Counter grows within it.
@@ -35,39 +29,24 @@ type GID struct {
 	Counter     uint64
 }
 
-// Validate says whether the name can be used: no part missing or too long.
+// Validate says whether the name can be used: no part is missing, and all together
+// fit into PostgreSQL's 199 bytes. They do if the ids of the shard and the router
+// have no more than 100 bytes together.
 func (g GID) Validate() error {
-	if g.Decision == "" {
-		return errors.New("gid: the decision shard is empty")
-	}
-	return g.check()
-}
-
-func (g GID) check() error {
-	for _, part := range []struct {
-		name, value string
-		max         int
-	}{
-		{"incarnation", g.Incarnation, maxIncarnation},
-		{"decision shard", string(g.Decision), maxShard},
-		{"router", g.Router, maxRouter},
-		{"boot", g.Boot, maxBoot},
+	for _, part := range []struct{ name, value string }{
+		{"incarnation", g.Incarnation}, {"decision shard", string(g.Decision)}, {"router", g.Router}, {"boot", g.Boot},
 	} {
-		if part.value == "" && part.name != "decision shard" {
+		if part.value == "" {
 			return fmt.Errorf("gid: the %s is empty", part.name)
 		}
-		if n := len(escape(part.value)); n > part.max {
-			return fmt.Errorf("gid: the %s %q takes %d bytes, at most %d fit", part.name, part.value, n, part.max)
-		}
+	}
+	if s := g.String(); len(s) > maxGID {
+		return fmt.Errorf("gid: %q has %d bytes, at most %d fit: shorten the router's or the shard's id", s, len(s), maxGID)
 	}
 	return nil
 }
 
-// Check says whether the parts that a router knows at its start can be used; the
-// decision shard is looked at only if it is set.
-func (g GID) Check() error { return g.check() }
-
-// String is the name, at most 199 bytes if the GID is valid, of characters that
+// String is the name, at most 194 bytes if the GID is valid, of characters that
 // need no escape in a literal under any setting: letters, digits and ". _ % : -".
 func (g GID) String() string {
 	return incarnationPrefix(g.Incarnation) + escape(string(g.Decision)) + ":" + escape(g.Router) + ":" +

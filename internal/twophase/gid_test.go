@@ -34,25 +34,24 @@ func TestGIDRoundTrip(t *testing.T) {
 	})
 }
 
-func TestGIDLongestFits(t *testing.T) {
+func TestGIDLimits(t *testing.T) {
 	g := GID{
-		Incarnation: strings.Repeat("i", maxIncarnation), Decision: sharding.ShardID(strings.Repeat("d", maxShard)),
-		Router: strings.Repeat("r", maxRouter), Boot: strings.Repeat("b", maxBoot), Counter: 1<<64 - 1,
+		Incarnation: strings.Repeat("i", 32), Decision: sharding.ShardID(strings.Repeat("d", 50)),
+		Router: strings.Repeat("r", 50), Boot: strings.Repeat("b", 12), Counter: 1<<64 - 1,
 	}
 	if err := g.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(g.Branch(99)); n > maxName {
+	if n := len(g.Branch(9999)); n > maxName {
 		t.Fatalf("the longest name has %d bytes", n)
 	}
-	for _, grow := range []func(*GID){
-		func(g *GID) { g.Incarnation += "x" }, func(g *GID) { g.Decision += "x" },
-		func(g *GID) { g.Router += "x" }, func(g *GID) { g.Boot += "x" },
+	for _, change := range []func(*GID){
+		func(g *GID) { g.Router = strings.Repeat("r", 80) }, func(g *GID) { g.Router = strings.Repeat("é", 20) },
 		func(g *GID) { g.Incarnation = "" }, func(g *GID) { g.Decision = "" },
 		func(g *GID) { g.Router = "" }, func(g *GID) { g.Boot = "" },
 	} {
 		bad := g
-		grow(&bad)
+		change(&bad)
 		if bad.Validate() == nil {
 			t.Errorf("%+v is valid", bad)
 		}

@@ -149,8 +149,9 @@ func (r *Resolver) InDoubt() []Transaction {
 
 func doubtKey(t Transaction) string { return string(t.Shard) + "\x00" + t.GID.String() }
 
-// Resolve makes one pass over the shards of one keyspace: all of them, since a
-// transaction on one may be decided on any other. A shard that is away is in the
+// Resolve makes one pass over the shards of one keyspace: all of them, also those
+// that cannot be reached or own nothing, since a transaction on one may be decided
+// on any other. A shard that is away is in the
 // report and holds up only what needs it. The error is ctx's.
 func (r *Resolver) Resolve(ctx context.Context, shards []Endpoint) (Report, error) {
 	select {
@@ -196,7 +197,10 @@ func (r *Resolver) open(ctx context.Context, p *pass, endpoints []Endpoint) {
 		if p.shards[e.Shard] != nil {
 			continue // named twice
 		}
-		key := fmt.Sprintf("%s@%s:%d/%s?%s", e.Shard, e.Config.Host, e.Config.Port, e.Config.Database, e.Config.User)
+		key := string(e.Shard)
+		if c := e.Config; c != nil {
+			key += fmt.Sprintf("@%s:%d/%s?%s", c.Host, c.Port, c.Database, c.User)
+		}
 		s := &shard{Endpoint: e, key: key, conn: r.conns[key]}
 		delete(r.conns, key)
 		p.shards[e.Shard] = s

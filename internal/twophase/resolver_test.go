@@ -108,6 +108,12 @@ func TestUnreachableShards(t *testing.T) {
 	if rep.Committed != 1 || len(rep.Unreachable) != 1 || rep.Unreachable["shard-1"] == nil || rep.Forgotten != 0 || len(rep.InDoubt) != 0 {
 		t.Fatalf("report with a participant away: %+v", rep)
 	}
+	blind := append([]Endpoint(nil), c.endpoints...)
+	blind[0].Config = nil
+	rep, err := r.Resolve(testContext(t), blind)
+	if err != nil || len(rep.InDoubt) != 0 || !strings.Contains(fmt.Sprint(rep.Unreachable["shard-0"]), "no login") {
+		t.Fatalf("report without a login: %+v, %v", rep, err)
+	}
 	c.servers[0].Stop(t)
 	c.servers[1].Restart(t)
 	if rep = c.pass(t, r); rep.Committed != 0 || len(rep.Waiting) != 1 || rep.Unreachable["shard-0"] == nil {

@@ -14,8 +14,10 @@ import (
 // Endpoint is a shard's primary and how services log in there: as a superuser, or
 // as the owner of the schema sharding who is a member of the clients' roles.
 type Endpoint struct {
-	Shard  sharding.ShardID
-	Config *pgx.ConnConfig // made by pgx.ParseConfig; not changed
+	Shard sharding.ShardID
+	// Config is made by pgx.ParseConfig, and not changed. Nil, because the login is
+	// not known, is a shard that cannot be reached: it must be named all the same.
+	Config *pgx.ConnConfig
 	// Timeline is the lowest timeline on which this server is the shard's primary,
 	// 0 if none is recorded. A server on a lower one was replaced by a failover and
 	// is not asked.
@@ -36,6 +38,9 @@ var settings = map[string]string{
 
 // connect opens a service connection to a shard's primary.
 func connect(ctx context.Context, e Endpoint) (*pgx.Conn, error) {
+	if e.Config == nil {
+		return nil, fmt.Errorf("shard %s: no login is known", e.Shard)
+	}
 	config := e.Config.Copy()
 	for name, value := range settings {
 		config.RuntimeParams[name] = value
