@@ -178,7 +178,7 @@ func testHTTPBounds(t *testing.T, _ *clustertest.Cluster, a *api) {
 func testHTTPSettings(t *testing.T, _ *clustertest.Cluster, a *api) {
 	for range 20 {
 		a.execute(t, "SET statement_timeout = 12345")
-		a.execute(t, "SELECT set_config('application_name', 'leaked', false)")
+		a.execute(t, "SET application_name = 'leaked'")
 		a.execute(t, "PREPARE leaked AS SELECT 1")
 		r := a.execute(t, "SELECT current_setting('statement_timeout') AS t, current_setting('application_name') <> 'leaked' AS a")
 		if rows(t, r) != `[{"a":true,"t":"0"}]` {

@@ -1,11 +1,12 @@
 package router
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/sharding-system/sharding/internal/pgerr"
 )
@@ -186,7 +187,9 @@ func asHTTPError(err error) *httpError {
 		return failed(http.StatusRequestEntityTooLarge, codeTooLarge, "the body is longer than %d bytes", tooLarge.Limit)
 	}
 	e := pgerr.From(err)
-	if e.Code == pgerr.InternalError && e.Internal != nil && !errors.Is(err, context.Canceled) {
+	var own *pgerr.Error
+	var server *pgconn.PgError
+	if e.Code == pgerr.InternalError && !errors.As(err, &own) && !errors.As(err, &server) {
 		return failed(http.StatusInternalServerError, codeInternal, "internal error").
 			withHint("The router's log has the cause under this request_id.").because(err)
 	}
