@@ -90,13 +90,13 @@ func (p *planner) route() error {
 	}
 	p.findAnchor(k.sharded)
 	var keys []plan.Key
-	all := true
+	all, steps := true, maxSteps
 	for _, t := range k.sharded {
 		if !t.solved {
 			return pgerr.New(pgerr.InternalError, "table %s was not looked at by the prover", t)
 		}
 		if t.keys, t.bound = t.placed, t.placed != nil; !t.bound {
-			t.keys, t.bound = keysOf(t, t.conds, 3)
+			t.keys, t.bound = keysOf(t, t.conds, 3, &steps)
 		}
 		if !t.bound {
 			all = false
@@ -112,6 +112,9 @@ func (p *planner) route() error {
 	p.p.Route = plan.Route{Kind: plan.Keyed, Keys: dedupe(keys)}
 	return nil
 }
+
+// maxSteps bounds the search for keys in ORs, over all tables of a statement.
+const maxSteps = 20000
 
 // dedupe drops keys that are equal sources.
 func dedupe(keys []plan.Key) []plan.Key {

@@ -84,7 +84,8 @@ func (l *level) solve(outer []*cond, nullable, inner bool) {
 // solve distributes conditions over a join tree. The preserved side of an outer
 // join takes what holds above the join; the other side also what ON says. A
 // condition above the join on a column of the other side removes null-extended
-// rows, which makes the join an inner one.
+// rows, which makes the join an inner one. conds has all that the node itself
+// passes up (float) among it.
 func (n *node) solve(conds []*cond, nullable, inner bool) {
 	switch {
 	case n == nil:
@@ -113,27 +114,40 @@ func (n *node) solve(conds []*cond, nullable, inner bool) {
 	if keepRight && requires(j.left) {
 		keepRight = false
 	}
-	on := slices.Concat(conds, j.on)
-	left, right := slices.Concat(on, j.left.float()), slices.Concat(on, j.right.float())
-	both := slices.Concat(left, j.right.float())
+	on := conds
+	if j.kind != pg.JoinType_JOIN_INNER {
+		on = slices.Concat(conds, j.on)
+	}
 	switch {
 	case keepLeft && keepRight: // nothing above speaks of either side
 		j.left.solve(slices.Concat(conds, j.left.float()), true, inner)
 		j.right.solve(slices.Concat(conds, j.right.float()), true, inner)
 		on = conds
 	case keepLeft:
-		j.left.solve(slices.Concat(conds, j.left.float()), nullable, inner)
-		j.right.solve(slices.Concat(right, j.left.float()), true, inner)
+		j.left.solve(j.with(conds, j.left), nullable, inner)
+		j.right.solve(slices.Concat(j.with(on, j.left), j.right.float()), true, inner)
 	case keepRight:
-		j.right.solve(slices.Concat(conds, j.right.float()), nullable, inner)
-		j.left.solve(slices.Concat(left, j.right.float()), true, inner)
+		j.right.solve(j.with(conds, j.right), nullable, inner)
+		j.left.solve(slices.Concat(j.with(on, j.right), j.left.float()), true, inner)
 	default:
+		both := j.with(j.with(on, j.left), j.right)
 		j.left.solve(both, nullable, inner)
 		j.right.solve(both, nullable, inner)
 	}
 	for _, s := range j.subs {
 		s.solve(on, true, true)
 	}
+}
+
+// with adds what a side's rows satisfy to conditions, unless it is among them
+// because the join passes it up.
+func (j *join) with(conds []*cond, side *node) []*cond {
+	passed := j.kind == pg.JoinType_JOIN_INNER || j.kind == pg.JoinType_JOIN_LEFT && side == j.left ||
+		j.kind == pg.JoinType_JOIN_RIGHT && side == j.right
+	if passed {
+		return conds
+	}
+	return slices.Concat(conds, side.float())
 }
 
 // maxKeys bounds the keys of one table that a plan lists.
@@ -147,6 +161,9 @@ func (c classes) find(id colID) colID {
 		p, ok := c[id]
 		if !ok || p == id {
 			return id
+		}
+		if up, ok := c[p]; ok {
+			c[id] = up // shortens the way for the next
 		}
 		id = p
 	}
@@ -166,11 +183,13 @@ func equalities(conds []*cond) classes {
 }
 
 // keysOf are the shard keys that a table's rows which matter can have.
-func keysOf(t *table, conds []*cond, depth int) ([]plan.Key, bool) {
+//
+// steps bounds the search through ORs within ORs.
+func keysOf(t *table, conds []*cond, depth int, steps *int) ([]plan.Key, bool) {
 	if keys, ok := direct(t, conds); ok {
 		return keys, true
 	}
-	if depth == 0 {
+	if *steps--; depth == 0 || *steps < 0 {
 		return nil, false
 	}
 	for i, c := range conds {
@@ -178,7 +197,7 @@ func keysOf(t *table, conds []*cond, depth int) ([]plan.Key, bool) {
 			continue
 		}
 		rest := slices.Delete(slices.Clone(conds), i, i+1)
-		if keys, ok := union(t, rest, c.arms, depth-1); ok {
+		if keys, ok := union(t, rest, c.arms, depth-1, steps); ok {
 			return keys, true
 		}
 	}
@@ -186,10 +205,10 @@ func keysOf(t *table, conds []*cond, depth int) ([]plan.Key, bool) {
 }
 
 // union are the keys of the arms of an OR together.
-func union(t *table, rest []*cond, arms [][]*cond, depth int) ([]plan.Key, bool) {
+func union(t *table, rest []*cond, arms [][]*cond, depth int, steps *int) ([]plan.Key, bool) {
 	var out []plan.Key
 	for _, arm := range arms {
-		keys, ok := keysOf(t, slices.Concat(rest, arm), depth)
+		keys, ok := keysOf(t, slices.Concat(rest, arm), depth, steps)
 		if !ok || len(out)+len(keys) > maxKeys {
 			return nil, false
 		}
