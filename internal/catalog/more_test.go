@@ -62,6 +62,7 @@ func leadAndAnswer(endpoint string) error {
 // A leader that was paused past its lease knows, in its first instruction
 // after it woke, that it does not lead, and what it tries is refused.
 func TestPausedLeader(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	c := open(t, server.Endpoint())
 	create(t, c, "shop", 1)
@@ -224,6 +225,45 @@ func TestLoginToEtcd(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// A network that swallows everything, without any connection ending: the view
+// says that it is stale, a lock is known to be lost before another has it, and
+// all is well when the network is back.
+func TestSilentNetwork(t *testing.T) {
+	t.Parallel()
+	server := etcdtest.Start(t)
+	proxy := etcdtest.StartProxy(t, server.Endpoint())
+	direct, c := open(t, server.Endpoint()), open(t, proxy.Addr())
+	ctx := within(t)
+	create(t, direct, "shop", 1)
+	v := watch(t, c)
+	until(t, v, "the keyspace", func(s *catalog.Snapshot) bool { return s.Keyspace("shop") != nil })
+	lost, err := c.LockKeyspace(ctx, "shop", "behind the proxy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy.Freeze()
+	untilStale(t, v, true)
+	next, err := direct.LockKeyspace(ctx, "shop", "direct")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lost.Held() {
+		t.Error("another has the lock and Held is true")
+	}
+	if _, err := direct.PutTable(ctx, "shop", table("t"), next); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Thaw()
+	until(t, v, "the table", hasTable("t"))
+	untilStale(t, v, false)
+	if err := next.Unlock(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := lost.Unlock(ctx); err != nil {
+		t.Error(err)
+	}
+}
 
 // On an idle etcd too the view hears signs of life, on its one watch.
 func TestIdleViewIsNotStale(t *testing.T) {

@@ -86,6 +86,7 @@ func TestLockNamesWhoIsAhead(t *testing.T) {
 // A holder cut off from etcd knows that it lost the lock before another has
 // it, and what it still tries is refused.
 func TestLostLock(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	proxy := etcdtest.StartProxy(t, server.Endpoint())
 	cut, other := open(t, proxy.Addr()), open(t, server.Endpoint())
@@ -130,6 +131,7 @@ func TestLostLock(t *testing.T) {
 // Many candidates, connections cut and leases taken away: terms only grow,
 // none is given twice, and at no time two believe to lead.
 func TestElection(t *testing.T) {
+	t.Parallel()
 	server := etcdtest.Start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 	defer cancel()

@@ -1,7 +1,6 @@
 package etcdtest
 
 import (
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -16,6 +15,7 @@ type Proxy struct {
 	target string
 	cut    bool
 	closed bool
+	frozen chan struct{} // closed by Thaw; nil while nothing is frozen
 	open   map[net.Conn]struct{}
 }
 
@@ -52,6 +52,39 @@ func (p *Proxy) Heal() {
 	p.cut = false
 }
 
+// Freeze keeps all connections open and passes nothing on until Thaw: a
+// network that drops packets, or a peer that is paused.
+func (p *Proxy) Freeze() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.frozen == nil {
+		p.frozen = make(chan struct{})
+	}
+}
+
+// Thaw passes on what came during Freeze, and all that follows.
+func (p *Proxy) Thaw() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.frozen != nil {
+		close(p.frozen)
+		p.frozen = nil
+	}
+}
+
+// waitThawed returns when nothing is frozen.
+func (p *Proxy) waitThawed() {
+	for {
+		p.mu.Lock()
+		frozen := p.frozen
+		p.mu.Unlock()
+		if frozen == nil {
+			return
+		}
+		<-frozen
+	}
+}
+
 // Redirect sends new connections to another address and resets the others.
 func (p *Proxy) Redirect(target string) {
 	p.mu.Lock()
@@ -73,6 +106,7 @@ func (p *Proxy) close() {
 	p.closed = true
 	p.closeAll()
 	p.mu.Unlock()
+	p.Thaw()
 	p.wg.Wait()
 }
 
@@ -117,9 +151,21 @@ func (p *Proxy) accept() {
 
 func (p *Proxy) relay(from, to net.Conn) {
 	defer p.wg.Done()
-	io.Copy(to, from)
-	p.forget(from)
-	p.forget(to)
+	defer p.forget(to)
+	defer p.forget(from)
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		p.waitThawed()
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
 }
 
 // keep registers c, or closes it where the proxy is cut or ends.
