@@ -98,6 +98,7 @@ func greet(rw io.ReadWriter, key Key, cred *Credentials) (h hello, err error) {
 // login answers the server's questions up to the first ReadyForQuery.
 func login(nc io.ReadWriter, addr string, cred *Credentials) (h hello, err error) {
 	var client *auth.Client
+	proved := false // the server knows the role's password too
 	h.params = map[string]string{}
 	for {
 		typ, body, err := readMessage(nc)
@@ -159,6 +160,9 @@ func login(nc io.ReadWriter, addr string, cred *Credentials) (h hello, err error
 			}
 			return h, e
 		case pgwire.TypeReadyForQuery:
+			if client != nil && !proved {
+				return h, pgerr.New(pgerr.InvalidPassword, "the shard's server did not prove that it knows the role's password")
+			}
 			return h, nil
 		}
 	}

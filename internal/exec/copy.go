@@ -74,11 +74,7 @@ func (x *Exec) copyRows(p *plan.Plan, a *plan.Args, shards []int) (string, error
 			return "", err
 		}
 		part.wrote = true
-		text, err := x.text(p, a, part, nil, true)
-		if err != nil {
-			return "", err
-		}
-		part.conn.SetOut(pgwire.AppendQuery(part.conn.OutBuf(), text))
+		part.conn.SetOut(pgwire.AppendQuery(part.conn.OutBuf(), x.text(p, a, nil, nil)))
 		part.owes = true
 		if err := x.flush(part); err != nil {
 			return "", err

@@ -46,11 +46,12 @@ type Portal struct {
 	Shards  []int // where it runs
 	many    bool
 	on      *part // where it is bound, nil before
+	times   *plan.Times
 }
 
 // Reset makes a portal anew for a statement.
 func (po *Portal) Reset(s *Stmt) {
-	po.Stmt, po.many, po.on = s, false, nil
+	po.Stmt, po.many, po.on, po.times = s, false, nil, nil
 	po.Shards = po.Shards[:0]
 }
 
@@ -273,19 +274,25 @@ func (x *Exec) ExtBind(po *Portal) error {
 	if x.hide {
 		what = hidden
 	}
-	return x.bindOn(p, po, nil, what, x.sharedNow(p))
+	var times *plan.Times
+	if po.Stmt.Plan != nil && len(po.Stmt.Plan.NowEdits) > 0 && x.sharedNow(p) {
+		if times, err = x.timesBetween(po.Stmt.Plan); err != nil {
+			return err
+		}
+		if p, err = x.need(po.Shards[0]); err != nil {
+			return err
+		}
+	}
+	return x.bindOn(p, po, nil, what, times)
 }
 
 // bindOn sends a portal's Bind to p, behind the Parse that it needs.
-func (x *Exec) bindOn(p *part, po *Portal, rows []int, what expect, several bool) error {
+func (x *Exec) bindOn(p *part, po *Portal, rows []int, what expect, times *plan.Times) error {
 	s := po.Stmt
 	name := s.Shared
-	if s.Plan != nil && (rows != nil || len(s.Plan.Edits) > 0 || several && len(s.Plan.NowEdits) > 0) {
+	if s.Plan != nil && (rows != nil || len(s.Plan.Edits) > 0 || times != nil) {
 		// A text of its own: through the unnamed statement.
-		text, err := x.text(s.Plan, &po.Args, p, rows, several)
-		if err != nil {
-			return err
-		}
+		text := x.text(s.Plan, &po.Args, rows, times)
 		name = ""
 		p.conn.UnnamedOwner = 0
 		out, err := pgwire.AppendParse(p.conn.OutBuf(), "", text, po.Args.ParamTypes)
@@ -330,7 +337,15 @@ func (x *Exec) ExtDescribePortal(po *Portal) error {
 			return err
 		}
 		if po.on == nil {
-			if err := x.bindOn(p, po, x.rowsFor(po, po.Shards[0]), hidden, true); err != nil {
+			times, err := x.timesBetween(po.Stmt.Plan)
+			if err != nil {
+				return err
+			}
+			if p, err = x.need(po.Shards[0]); err != nil {
+				return err
+			}
+			po.times = times
+			if err := x.bindOn(p, po, x.rowsFor(po, po.Shards[0]), hidden, times); err != nil {
 				return err
 			}
 		}
@@ -366,6 +381,23 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 	return nil
 }
 
+// timesBetween is timesFor within a pipeline: the question goes to a shard by a
+// simple Query, so pipelines that are open there are brought to a stop first.
+func (x *Exec) timesBetween(p *plan.Plan) (*plan.Times, error) {
+	if len(p.NowEdits) == 0 {
+		return nil, nil
+	}
+	if !x.txn.block {
+		if err := x.upgrade(); err != nil {
+			return nil, err
+		}
+	}
+	if err := x.closeUnits(); err != nil {
+		return nil, err
+	}
+	return x.timesFor(p, true)
+}
+
 func (x *Exec) rowsFor(po *Portal, shard int) []int {
 	if po.Stmt.Plan.Route.Kind != plan.Rows {
 		return nil
@@ -398,6 +430,12 @@ func (x *Exec) executeMany(po *Portal, maxRows int32) error {
 			return err
 		}
 	}
+	if po.on == nil {
+		var err error
+		if po.times, err = x.timesBetween(pl); err != nil {
+			return err
+		}
+	}
 	m := merger{x: x, plan: pl, formats: po.Results}
 	for _, shard := range po.Shards {
 		p := x.find(shard)
@@ -413,7 +451,7 @@ func (x *Exec) executeMany(po *Portal, maxRows int32) error {
 		f := fragment{shard: shard, rows: x.rowsFor(po, shard)}
 		if po.on != p {
 			on := po.on
-			if err := x.bindOn(p, po, f.rows, hidden, true); err != nil {
+			if err := x.bindOn(p, po, f.rows, hidden, po.times); err != nil {
 				return err
 			}
 			po.on = on

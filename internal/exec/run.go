@@ -91,11 +91,11 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 		return false, err
 	}
 	x.touch(p, part)
-	text, err := x.text(p, a, part, nil, false)
+	times, err := x.timesFor(p, x.sharedNow(part))
 	if err != nil {
 		return false, err
 	}
-	part.conn.SetOut(pgwire.AppendQuery(part.conn.OutBuf(), text))
+	part.conn.SetOut(pgwire.AppendQuery(part.conn.OutBuf(), x.text(p, a, nil, times)))
 	if err := x.flush(part); err != nil {
 		x.Fail()
 		return false, err
@@ -125,19 +125,26 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 	return false, nil
 }
 
-// text is what a part is sent: rows are those of Insert for it, nil for all. It
-// is valid until the next call.
-func (x *Exec) text(p *plan.Plan, a *plan.Args, part *part, rows []int, several bool) ([]byte, error) {
-	var times *plan.Times
-	if len(p.NowEdits) > 0 && (several || x.sharedNow(part)) {
-		t, err := x.times()
-		if err != nil {
-			return nil, err
-		}
-		times = &t
-	}
+// text is what a part is sent: rows are those of Insert for it, nil for all;
+// times, unless nil, replace now() and its family. It is valid until the next
+// call.
+func (x *Exec) text(p *plan.Plan, a *plan.Args, rows []int, times *plan.Times) []byte {
 	x.scratch = p.AppendText(x.scratch[:0], a.SQL, rows, times)
-	return x.scratch, nil
+	return x.scratch
+}
+
+// timesFor yields what replaces now() in a statement: nil where each shard's own
+// will do. It may ask a shard, so it comes before anything of the statement is
+// sent.
+func (x *Exec) timesFor(p *plan.Plan, several bool) (*plan.Times, error) {
+	if len(p.NowEdits) == 0 || !several && x.txn.times.Transaction == "" {
+		return nil, nil
+	}
+	t, err := x.times()
+	if err != nil {
+		return nil, err
+	}
+	return &t, nil
 }
 
 // sharedNow says whether now() on this part must be another shard's: the block
@@ -219,6 +226,10 @@ func (x *Exec) abandon() {
 // scatter sends each shard its part and merges the answers; rows go to the
 // client, the tag to the caller.
 func (x *Exec) scatter(p *plan.Plan, a *plan.Args, shards []int) (tag string, err error) {
+	times, err := x.timesFor(p, len(shards) > 1)
+	if err != nil {
+		return "", err
+	}
 	frags := x.fragments(p, shards)
 	parts := make([]*part, 0, len(frags))
 	for i := range frags {
@@ -230,11 +241,7 @@ func (x *Exec) scatter(p *plan.Plan, a *plan.Args, shards []int) (tag string, er
 	}
 	for i, part := range parts {
 		x.touch(p, part)
-		text, err := x.text(p, a, part, frags[i].rows, len(parts) > 1)
-		if err != nil {
-			return "", err
-		}
-		part.conn.SetOut(pgwire.AppendQuery(part.conn.OutBuf(), text))
+		part.conn.SetOut(pgwire.AppendQuery(part.conn.OutBuf(), x.text(p, a, frags[i].rows, times)))
 		part.owes = true
 		if err := x.flush(part); err != nil {
 			return "", err
