@@ -25,6 +25,10 @@ import (
 //	SHARDING_FAILPOINTS="2pc.decide=kill;2pc.finish=sleep(100ms)"
 const Variable = "SHARDING_FAILPOINTS"
 
+// Reached ends the name of the file that a point armed with wait(FILE) makes when
+// it is hit: FILE.reached.
+const Reached = ".reached"
+
 // pollEvery is how often a wait(FILE) looks whether its file is there.
 const pollEvery = 5 * time.Millisecond
 
@@ -55,6 +59,9 @@ func Hit(name string) error {
 	return hit(name)
 }
 
+// Any says whether any point is armed, for callers that must not block where one is.
+func Any() bool { return armed.Load() != 0 }
+
 func hit(name string) error {
 	registry.Lock()
 	p := registry.points[name]
@@ -74,7 +81,7 @@ func hit(name string) error {
 //	off | error | panic | kill | sleep(DURATION) | wait(FILE)
 //
 // and N* before it lets the first N hits pass: "2*kill" kills at the third hit.
-// wait(FILE) pauses until a file of that name exists.
+// wait(FILE) makes FILE.reached and pauses until FILE exists.
 func Set(name, act string) error {
 	if name == "" || strings.ContainsAny(name, "=;") {
 		return fmt.Errorf("failpoint %q: not a name", name)

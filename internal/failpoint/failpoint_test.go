@@ -73,8 +73,13 @@ func TestWaitEndsWithItsFile(t *testing.T) {
 	set(t, "t.wait", "wait("+file+")")
 	done := make(chan error, 1)
 	go func() { done <- Hit("t.wait") }()
-	for Hits("t.wait") == 0 {
-		time.Sleep(time.Millisecond)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(file + Reached); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("did not say that it was hit")
+		}
 	}
 	select {
 	case <-done:
