@@ -53,7 +53,7 @@ bench: deps ## the Go benchmarks of all packages
 	$(GO) test -run '^$$' -bench . -benchmem $(PKG)
 
 bench-relay: deps ## the bare relay against PgBouncer, as ratios, in one run
-	@./bench/relay/run.sh
+	$(GO) run ./bench/relay bench
 
 soak: build ## 10 minutes of mixed load with random client kills; DURATION=1m for less
 	@$(GO) run ./test/soak -duration $(or $(DURATION),10m) -bin $(BIN)
