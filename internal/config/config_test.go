@@ -218,24 +218,3 @@ func TestDefaultsOfWhatIsNotSupportedYet(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func FuzzLoad(f *testing.F) {
-	for _, name := range []string{"testdata/bad_router.json", "../../configs/router.prod.json"} {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, b []byte) {
-		path := filepath.Join(dir, "c.json")
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		r, err := config.LoadRouter(path, environment("JWT_SECRET="+secret, "ETCD_ENDPOINTS=a:1"))
-		if (r == nil) == (err == nil) {
-			t.Fatalf("configuration %v and error %v", r, err)
-		}
-	})
-}

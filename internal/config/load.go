@@ -141,6 +141,10 @@ func readInto(b *binder, path string, into reflect.Value) error {
 	if len(text) > maxFile {
 		return fmt.Errorf("is larger than %d bytes", maxFile)
 	}
+	return bindText(b, text, into)
+}
+
+func bindText(b *binder, text []byte, into reflect.Value) error {
 	n, err := parse(text)
 	if err != nil {
 		return err
