@@ -23,8 +23,9 @@ type world struct {
 	routers   []*daemon
 	keys      *sharding.Map
 	endpoints []twophase.Endpoint
-	inc       string // the cluster's incarnation
-	next      int64  // the next id that nobody has used
+	inc       string  // the cluster's incarnation
+	manager   *daemon // nil where there is none
+	next      int64   // the next id that nobody has used
 }
 
 // newWorld starts etcd and n servers with the keyspace "app", and prepares (but
