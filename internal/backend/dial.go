@@ -40,11 +40,10 @@ type hello struct {
 	params map[string]string
 }
 
-// startupOptions are set on every backend: they end what a dead router left,
-// and fix what the router's own reading of answers relies on.
+// startupOptions are set on every backend: what the router's own reading of
+// answers relies on. Everything else is the role's and the client's to set.
 var startupOptions = []pgwire.Param{
 	{Name: "client_encoding", Value: "UTF8"},
-	{Name: "application_name", Value: "sharding-router"},
 }
 
 // connect opens the TCP connection and, where the target wants TLS, has the

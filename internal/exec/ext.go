@@ -73,6 +73,9 @@ func (x *Exec) switchTo(p *part) error {
 	return nil
 }
 
+// Pending says whether answers of an open pipeline have not been asked for yet.
+func (x *Exec) Pending() bool { return x.ext.cur != nil && x.ext.cur.unit.pending() }
+
 // ExtFlush sends what is queued and relays every answer that is due.
 func (x *Exec) ExtFlush() error {
 	p := x.ext.cur

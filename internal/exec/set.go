@@ -97,8 +97,9 @@ func (x *Exec) endScratch(p *part) error {
 
 // setOn runs the statement on every part and reads the settings' values back.
 func (x *Exec) setOn(parts []*part, c *plan.Control, a *plan.Args) (values []string, err error) {
+	sql := x.setText(c, a.SQL)
 	for _, p := range parts {
-		x.sendQuery(p, a.SQL)
+		x.sendQuery(p, sql)
 		if err := x.flush(p); err != nil {
 			return nil, err
 		}
@@ -129,6 +130,22 @@ func (x *Exec) setOn(parts []*part, c *plan.Control, a *plan.Args) (values []str
 		values = append(values, v)
 	}
 	return values, nil
+}
+
+// setText is what a backend is sent: RESET goes back to the client's startup
+// values, of which a backend knows nothing.
+func (x *Exec) setText(c *plan.Control, sql string) string {
+	if c.Kind != plan.Reset && !c.Default {
+		return sql
+	}
+	if c.Name == "" {
+		return sql + ";" + difference(nil, x.Settings.base)
+	}
+	name := strings.ToLower(c.Name)
+	if v, ok := x.Settings.base[name]; ok {
+		return setStatement(name, v, c.Local)
+	}
+	return sql
 }
 
 // answerSet reads a SET's answers; notices of the first part go to the client.

@@ -170,7 +170,7 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 			}
 		}
 		c.Consume(i)
-		if done || copyIn {
+		if done || copyIn || until == atPending && !p.unit.pending() && p.big == 0 {
 			return failed, copyIn, nil
 		}
 		if x.Client.Queued() > highWater {

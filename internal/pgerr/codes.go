@@ -156,6 +156,9 @@ var (
 	ReferenceLock = Refusal{"SH0045",
 		"a row lock on a reference table in a statement that uses sharded tables",
 		"Name the tables to lock (FOR UPDATE OF ...), or lock the reference table's rows by a statement of its own."}
+	DivergentText = Refusal{"SH0046",
+		"a literal that servers before PostgreSQL 16 read otherwise than the router",
+		"Write the number in decimal digits without _, and the string without \\v; or pass the value as a parameter."}
 )
 
 // Refusals is every refusal, in the order of their codes.
@@ -206,5 +209,6 @@ func Refusals() []Refusal {
 		TooManyShardTables,
 		DefaultOnFilledTable,
 		ReferenceLock,
+		DivergentText,
 	}
 }

@@ -157,6 +157,8 @@ func (d *definition) addedDefault(col *pg.ColumnDef) error {
 	if d.decl.Kind == sharding.Global || p.in.Keyspace.HomeOnly {
 		return nil
 	}
+	kept := p.p.NowEdits
+	p.p.NowEdits = nil
 	l := &level{p: p, merged: map[string]outCol{}}
 	if err := l.scan(col, &l.subs); err != nil {
 		return err
@@ -167,15 +169,55 @@ func (d *definition) addedDefault(col *pg.ColumnDef) error {
 	for _, n := range col.GetConstraints() {
 		numbered = numbered || n.GetConstraint().GetContype() == pg.ConstrType_CONSTR_IDENTITY
 	}
-	p.p.NowEdits = nil
+	times := p.p.NowEdits
+	p.p.NowEdits = kept
 	switch {
 	case u.user != "":
 		return p.refuse(pgerr.UserFunction, u.userAt, "function %s is not IMMUTABLE", u.user)
-	case u.now || d.decl.Kind == sharding.Reference && (u.volatile != "" || u.sequence != "" || numbered):
-		return p.refuse(pgerr.DefaultOnFilledTable, at, "the default of column %s would differ between shards", col.GetColname())
+	case d.decl.Kind == sharding.Reference && (u.volatile != "" || u.sequence != "" || numbered):
+	case len(times) == 0 && !u.viewNow, d.sameTime(col, times):
+		return nil
 	}
-	return nil
+	return p.refuse(pgerr.DefaultOnFilledTable, at, "the default of column %s would differ between shards", col.GetColname())
 }
+
+// sameTime makes every shard fill its rows with one time: the column is added
+// with that time as its default, and gets its own default right behind. (Tried on
+// PostgreSQL 15: one ALTER TABLE may do both.) It is false where the text does
+// not show where the default ends.
+func (d *definition) sameTime(col *pg.ColumnDef, times []plan.NowEdit) bool {
+	p := d.p
+	i := slices.IndexFunc(col.GetConstraints(), func(n *pg.Node) bool {
+		return n.GetConstraint().GetContype() == pg.ConstrType_CONSTR_DEFAULT
+	})
+	if p.uses.viewNow {
+		return false
+	}
+	if i < 0 {
+		return true // the time stands in a CHECK, which looks at rows one by one
+	}
+	first := p.tokenAt(int(col.GetConstraints()[i].GetConstraint().GetLocation()))
+	if lower(p.word(first)) != "default" {
+		return false
+	}
+	first++
+	last := p.before(first, func(w string) bool { return w == "," || w == ";" || w == "" || afterDefault[w] })
+	end := p.before(first, func(w string) bool { return w == "," || w == ";" || w == "" })
+	start, stop := p.span(first, last)
+	for _, t := range times {
+		if t.Start >= start && t.End <= stop {
+			p.p.NowEdits = append(p.p.NowEdits, t)
+		}
+	}
+	_, at := p.span(end, end)
+	text := p.in.SQL[start+p.base : stop+p.base]
+	p.p.NowEdits = append(p.p.NowEdits, plan.NowEdit{Start: at, End: at, Precision: -1,
+		Before: ", ALTER COLUMN " + sharding.QuoteIdentifier(col.GetColname()) + " SET DEFAULT " + text})
+	return true
+}
+
+// afterDefault are the words that can follow a column's default.
+var afterDefault = wordSet("constraint not null unique primary check references collate generated deferrable initially storage compression")
 
 // attach checks a table that becomes a partition: it is placed like its parent
 // from then on, so it has to be empty unless it is already.

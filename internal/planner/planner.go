@@ -119,6 +119,9 @@ func Plan(in Input) ([]Statement, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := divergent(&in); err != nil {
+		return nil, err
+	}
 	out := make([]Statement, 0, s.Len())
 	for i := range s.trees {
 		p, err := s.Plan(i, in)
@@ -128,6 +131,17 @@ func Plan(in Input) ([]Statement, error) {
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// divergent refuses text that the shards' servers read otherwise than
+// libpg_query, whose grammar is PostgreSQL 17's: the router would hash another
+// value than the server stores.
+func divergent(in *Input) error {
+	if !in.Lex.Divergent || in.Keyspace.HomeOnly || in.Schema.ServerVersion >= 160000 {
+		return nil
+	}
+	at := utf8.RuneCountInString(in.SQL[:min(in.Lex.DivergentAt, len(in.SQL))]) + 1
+	return pgerr.DivergentText.New("servers before PostgreSQL 16 read this literal otherwise than the router").WithPosition(at)
 }
 
 // parse guards and calls libpg_query.

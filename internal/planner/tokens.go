@@ -92,3 +92,21 @@ func (p *planner) span(from, to int) (start, end int) {
 	t := p.scanTokens()
 	return int(t[from].GetStart()) - p.base, int(t[to].GetEnd()) - p.base
 }
+
+// before is the last token, from i on and outside parentheses opened there, that
+// stands before one for which stop is true; stop sees words in lower case, "" at
+// the end.
+func (p *planner) before(i int, stop func(string) bool) int {
+	for depth := 0; ; i++ {
+		w := lower(p.word(i))
+		if w == "" || depth == 0 && stop(w) {
+			return i - 1
+		}
+		switch w {
+		case "(", "[":
+			depth++
+		case ")", "]":
+			depth--
+		}
+	}
+}

@@ -14,7 +14,10 @@ import (
 func (s *session) control(p *plan.Plan, a *plan.Args) error {
 	c := p.Control
 	switch c.Kind {
-	case plan.Begin, plan.Savepoint, plan.RollbackTo, plan.Release:
+	case plan.Begin:
+		_, err := s.x.Control(c)
+		return s.tagged(p.Command, err)
+	case plan.Savepoint, plan.RollbackTo, plan.Release:
 		return s.tagged(s.x.Control(c))
 	case plan.Commit, plan.Rollback:
 		return s.endBlock(c)

@@ -127,6 +127,12 @@ func (s *session) next() (byte, []byte, error) {
 		switch _, err := s.c.Fill(); {
 		case err == nil:
 		case errors.Is(err, loop.ErrWouldBlock):
+			// A client that pauses within a pipeline may wait for an error.
+			if !s.broken && (len(s.owed) > 0 || s.x.Pending()) {
+				if err := s.flushPipeline(); err != nil {
+					return 0, nil, err
+				}
+			}
 			if err := s.idle(); err != nil {
 				return 0, nil, err
 			}
