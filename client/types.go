@@ -202,7 +202,9 @@ type Transaction struct {
 	// State says what is known: "in_doubt", "commit", "abort" or "lost".
 	State  string   `json:"state"`
 	Shards []string `json:"shards"`
-	Detail string   `json:"detail,omitempty"`
+	// Since is when its first part was prepared.
+	Since  time.Time `json:"since"`
+	Detail string    `json:"detail,omitempty"`
 }
 
 // Health is a service's own view of itself.

@@ -138,7 +138,7 @@ func stoppedOr(ctx context.Context, err error) error {
 func (a *app) howToConnect(r devcluster.Ready) {
 	t := &table{}
 	t.row("psql", `psql "`+r.PostgresURL+`"`)
-	t.row("HTTP", r.RouterURL+"/v1/execute")
+	t.row("HTTP", `curl -H "Authorization: Bearer $TOKEN" -d '{"keyspace":"`+r.Keyspace+`","query":"SELECT version()"}' `+r.RouterURL+"/v1/execute")
 	t.row("manager", r.ManagerURL)
 	t.row("metrics", r.RouterMetricsURL+"/metrics  "+r.ManagerMetricsURL+"/metrics")
 	t.row("user", r.User+", password "+first(r.Password, "(none is asked for)"))

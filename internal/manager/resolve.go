@@ -79,8 +79,11 @@ func collect(into map[string]*client.Transaction, keyspace, state string, branch
 		gid := b.GID.String()
 		x := into[gid]
 		if x == nil {
-			x = &client.Transaction{GID: gid, Keyspace: keyspace, State: state, Shards: []string{}}
+			x = &client.Transaction{GID: gid, Keyspace: keyspace, State: state, Shards: []string{}, Since: b.Prepared.UTC()}
 			into[gid] = x
+		}
+		if b.Prepared.Before(x.Since) {
+			x.Since = b.Prepared.UTC()
 		}
 		if b.Verdict != "" && state != "lost" {
 			x.State = string(b.Verdict)

@@ -4,9 +4,13 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/sharding-system/sharding/client"
 )
+
+// doubtAfter is the age from which an unfinished transaction is worth showing.
+const doubtAfter = 5 * time.Second
 
 // route is one path of the API; the OpenAPI document is made of the same list.
 type route struct {
@@ -119,7 +123,8 @@ func (s *Server) listRouters(_ context.Context, c *call) (answer, error) {
 func (s *Server) listTransactions(_ context.Context, c *call) (answer, error) {
 	var items []client.Transaction
 	for _, x := range s.inDoubt() {
-		if c.who.sees(x.Keyspace) {
+		// A younger one is most likely just being committed.
+		if c.who.sees(x.Keyspace) && (x.State == "lost" || time.Since(x.Since) > doubtAfter) {
 			items = append(items, x)
 		}
 	}
