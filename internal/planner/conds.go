@@ -160,6 +160,9 @@ func (p *planner) equal(a, b colID) *cond {
 
 // columnAt is the schema's column of an identity.
 func (p *planner) columnAt(id colID) *schema.Column {
+	if id.table >= len(p.tables) {
+		return nil
+	}
 	return column(p.tables[id.table].rel, id.name)
 }
 

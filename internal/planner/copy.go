@@ -123,28 +123,37 @@ func (p *planner) copyFrom(s *pg.CopyStmt, c *plan.CopyPlan, binary bool) error 
 	if err := p.checkFunctions(); err != nil {
 		return err
 	}
-	if err := p.copyDefaults(t, cols, s.GetRelation().GetLocation()); err != nil {
-		return err
-	}
+	at := s.GetRelation().GetLocation()
 	p.p.Route.Kind = plan.All
 	p.p.Multi.Kind = plan.Sum
 	if t.kind == sharding.Reference {
 		c.Reference = true
 		p.p.Multi.Kind = plan.Same
 		p.prove("every row goes to every shard's copy of reference table %s", t)
-		return nil
+	} else {
+		p.prove("each row goes to the shard of its own key")
+		if err := p.copyKey(t, c, cols, at); err != nil {
+			return err
+		}
 	}
-	p.prove("each row goes to the shard of its own key")
-	return p.copyKey(t, c, cols, s.GetRelation().GetLocation())
+	return p.copyDefaults(t, cols, at)
 }
 
 // copyDefaults refuses what rows on several shards would take differently.
 func (p *planner) copyDefaults(t *table, cols []string, at int32) error {
-	if t.kind != sharding.Reference {
-		return nil
-	}
-	for _, col := range t.rel.Columns {
+	for i := range t.rel.Columns {
+		col := &t.rel.Columns[i]
 		if contains(cols, col.Name) {
+			continue
+		}
+		if t.sharded() {
+			if col.DefaultVolatility != "s" {
+				continue
+			}
+			if _, found, ok := p.timeOf(col); found || !ok {
+				return p.refuse(pgerr.CopyForm, at, "the default of column %s would differ between shards", col.Name).
+					WithHint("Give column %s in the column list, with its value in every row.", col.Name)
+			}
 			continue
 		}
 		if col.DefaultVolatility == "v" || col.DefaultVolatility == "s" || col.Identity != "" {

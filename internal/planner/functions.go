@@ -33,6 +33,7 @@ func (p *planner) noteFunction(f *pg.FuncCall, l *level) error {
 	}
 	if f.GetOver() == nil && (b.Aggregate || f.GetAggStar() || f.GetAggDistinct() || f.GetAggFilter() != nil || f.GetAggWithinGroup()) {
 		l.aggregate(f)
+		l.orderAgg = l.orderAgg || !l.anyOrder(name.Name, f)
 	}
 	p.noteBuiltin(f, name.Name, b, at)
 	l.noteOnce(name.Name, b.Volatility, at)
@@ -65,6 +66,27 @@ func (l *level) aggregate(f *pg.FuncCall) {
 			up.agg = true
 		}
 	}
+}
+
+// anyOrder says whether an aggregate gives the same whichever order its rows come
+// in. Sums of floating point numbers do not.
+func (l *level) anyOrder(name string, f *pg.FuncCall) bool {
+	switch name {
+	case "count", "min", "max", "bool_and", "bool_or", "every", "bit_and", "bit_or":
+		return true
+	case "sum", "avg":
+		if len(f.GetArgs()) != 1 {
+			return false
+		}
+		arg := f.GetArgs()[0]
+		if isInteger(l.p.exprType(l, arg)) {
+			return true
+		}
+		id, ok := l.columnOf(arg)
+		c := l.p.columnAt(id)
+		return ok && c != nil && l.p.baseType(c.Type) == oidNumeric
+	}
+	return false
 }
 
 // userFunctions are the functions of that name that a call may mean.
@@ -100,6 +122,7 @@ func (p *planner) noteUser(users []*schema.Function, name plan.Name, at int32, f
 	for _, u := range users {
 		if u.Kind == "a" && f.GetOver() == nil {
 			l.aggregate(f)
+			l.orderAgg = true
 		}
 		if u.Language == "c" && safeExtensionFunctions[u.Name] {
 			l.noteOnce(name.Name, u.Volatility, at)

@@ -314,7 +314,7 @@ func (ins *insert) reference() error {
 
 // ordered says whether a query's rows may depend on the physical order.
 func ordered(l *level) bool {
-	return l.limited && len(l.stmt.GetValuesLists()) == 0 || l.window || l.agg || slices.ContainsFunc(l.arms, ordered) ||
+	return l.limited && len(l.stmt.GetValuesLists()) == 0 || l.window || l.orderAgg || slices.ContainsFunc(l.arms, ordered) ||
 		slices.ContainsFunc(l.subs, ordered) || l.tree.ordered()
 }
 

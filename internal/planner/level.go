@@ -64,6 +64,8 @@ type level struct {
 	// top: the level is the statement itself, whose aggregates and order are
 	// mergeOf's to judge.
 	top bool
+	// orderAgg: an aggregate's result may depend on the order of its rows.
+	orderAgg bool
 
 	stmt   *pg.SelectStmt
 	inFrom bool // a function of the FROM clause is being scanned
@@ -220,6 +222,12 @@ func (l *level) scan(m proto.Message, subs *[]*level) error {
 			l.p.noteValueFunction(e)
 		case *pg.TypeCast:
 			l.p.noteCast(e)
+		case *pg.JsonAggConstructor:
+			for up := l; up != nil; up = up.parent {
+				up.agg, up.orderAgg = true, true
+			}
+		case *pg.CurrentOfExpr:
+			l.p.uses.cursor = e.GetCursorName()
 		}
 		return true
 	})

@@ -19,7 +19,7 @@ func (p *planner) timeOf(c *schema.Column) (e plan.NowEdit, found, ok bool) {
 	const front = "SELECT "
 	text := front + c.Default
 	trees, err := parse(text)
-	if err != nil || len(trees) != 1 {
+	if err != nil || len(trees) != 1 || len(trees[0].GetStmt().GetSelectStmt().GetTargetList()) != 1 {
 		return e, false, false
 	}
 	inner := &planner{in: &Input{SQL: text, Schema: p.in.Schema}, end: len(text), p: &plan.Plan{}, params: map[int32]*paramUse{}, sublinks: map[*pg.SubLink]*level{}}

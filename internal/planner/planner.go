@@ -293,6 +293,7 @@ type features struct {
 	onceAt     int32
 	own        string // a function whose answer is the server's own
 	ownAt      int32
+	cursor     string // WHERE CURRENT OF
 	lockedRef  *table // a reference table whose rows are locked
 	system     string // a system column
 	systemAt   int32

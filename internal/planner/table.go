@@ -424,10 +424,8 @@ func (d *definition) foreignKey(c *pg.Constraint, columns []string) error {
 		return p.refuse(pgerr.ForeignKey, c.GetLocation(), format, args...)
 	}
 	switch {
-	case target.Kind == sharding.Reference && d.decl.Kind != sharding.Global:
-		return nil
-	case target.Kind == sharding.Reference:
-		return nil // a reference row is on the home shard too
+	case target.Kind == sharding.Reference: // on every shard, the home shard too
+		return d.referenceActions(c, columns)
 	case target.Kind == sharding.Global && d.decl.Kind == sharding.Global:
 		return nil
 	case target.Kind != sharding.Sharded || d.decl.Kind != sharding.Sharded:
@@ -442,6 +440,17 @@ func (d *definition) foreignKey(c *pg.Constraint, columns []string) error {
 		}
 		if setsColumn(c, k.Name) {
 			return bad("the foreign key would set shard key column %s when its row is deleted or updated", k.Name)
+		}
+	}
+	return nil
+}
+
+// referenceActions refuses a foreign key to a reference table under which a
+// change there would change this table's shard key.
+func (d *definition) referenceActions(c *pg.Constraint, columns []string) error {
+	for _, k := range d.decl.Key {
+		if contains(columns, k.Name) && (setsColumn(c, k.Name) || c.GetFkUpdAction() == "c") {
+			return d.p.refuse(pgerr.ForeignKey, c.GetLocation(), "the foreign key would set shard key column %s when its row is deleted or updated", k.Name)
 		}
 	}
 	return nil

@@ -63,8 +63,20 @@ func (p *planner) writeStatement(w write) error {
 		return err
 	}
 	l.solve(nil, false, false)
+	if p.uses.cursor != "" {
+		return p.currentOf(l, t, w)
+	}
+	if err := p.defaultsSet(t, w.set); err != nil {
+		return err
+	}
 	if t.kind == sharding.Reference && !p.in.Keyspace.HomeOnly {
-		return p.referenceWrite(t)
+		if err := p.referenceWrite(t); err != nil {
+			return err
+		}
+		if ordered(l) || w.event == onUpdate && !p.oneMatch(l, t) {
+			return p.refuse(pgerr.ReferenceOrder, t.location, "what is written to reference table %s may depend on the copy that is read", t)
+		}
+		return nil
 	}
 	if err := p.route(); err != nil {
 		return err
@@ -78,6 +90,85 @@ func (p *planner) writeStatement(w write) error {
 	}
 	p.many(m, p.notTogether())
 	return p.settle()
+}
+
+// currentOf sends WHERE CURRENT OF to the shard that has the cursor.
+func (p *planner) currentOf(l *level, t *table, w write) error {
+	if t.kind == sharding.Reference && !p.in.Keyspace.HomeOnly || len(p.kinds().sharded)+len(p.kinds().home) > 1 {
+		return p.refuse(pgerr.CrossShardCursor, t.location, "WHERE CURRENT OF on reference table %s, or together with other tables", t)
+	}
+	p.p.Cursor, p.p.CursorAction = p.uses.cursor, plan.UseCursor
+	p.prove("the row is on the shard of cursor %s", p.uses.cursor)
+	return p.keyAssignment(l, t, w.set)
+}
+
+// defaultsSet looks at SET column = DEFAULT: defaults made of the transaction's
+// time are given the same one on all shards, volatile ones are refused for
+// copies.
+func (p *planner) defaultsSet(t *table, set []*pg.Node) error {
+	if t.rel == nil || t.kind == sharding.Global || p.in.Keyspace.HomeOnly {
+		return nil
+	}
+	for _, n := range set {
+		rt := n.GetResTarget()
+		c := column(t.rel, rt.GetName())
+		d := rt.GetVal().GetSetToDefault()
+		if d == nil || c == nil || c.Generated != "" {
+			continue
+		}
+		e, found, ok := plan.NowEdit{}, false, true
+		if c.DefaultVolatility == "s" {
+			e, found, ok = p.timeOf(c)
+		}
+		tok := p.tokenAt(int(d.GetLocation()))
+		copies := t.kind == sharding.Reference && (c.DefaultVolatility == "v" || c.Identity != "")
+		if !ok || copies || found && lower(p.word(tok)) != "default" {
+			return p.refuse(pgerr.VolatileReference, rt.GetLocation(), "the default of column %s would differ between shards", c.Name)
+		}
+		if found {
+			e.Start, e.End = p.span(tok, tok)
+			p.p.NowEdits = append(p.p.NowEdits, e)
+		}
+	}
+	return nil
+}
+
+// oneMatch says whether each row of the target meets at most one row of each
+// other table: one of its unique indexes is bound to columns or values. Else
+// PostgreSQL takes any of the rows that match.
+func (p *planner) oneMatch(l *level, t *table) bool {
+	for _, u := range p.tables {
+		if u == t || u.unread || !l.tree.owns(u.id) {
+			continue
+		}
+		if u.rel == nil || !slices.ContainsFunc(u.rel.Unique, func(cols []string) bool { return u.fixedBy(cols) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// fixedBy says whether other tables' columns or single values give each of the
+// columns its value.
+func (t *table) fixedBy(cols []string) bool {
+	eq := equalities(t.conds)
+	for _, name := range cols {
+		root := eq.find(colID{t.id, name})
+		ok := false
+		for _, c := range t.conds {
+			switch {
+			case c.arms != nil || eq.find(c.a) != root:
+			case c.eq:
+				ok = ok || c.a.table != t.id || c.b.table != t.id
+			default:
+				ok = ok || len(c.in) == 1 && c.in[0].Kind <= plan.Param
+			}
+		}
+		if !ok {
+			return false
+		}
+	}
+	return len(cols) > 0
 }
 
 // buildWrite builds the level of an UPDATE or DELETE: the target joined with
