@@ -24,6 +24,7 @@ type httpServer struct {
 	srv      *http.Server
 	signer   *auth.Signer
 	sessions *virtualPool
+	memory   budget                          // of all requests
 	routes   map[string]map[string]httpRoute // by path, then method
 
 	ctx    context.Context // of all requests; ends when shutdown cuts them off
@@ -43,7 +44,7 @@ func newHTTPServer(r *Router) (*httpServer, error) {
 	h := &httpServer{r: r, log: r.log, served: make(chan struct{})}
 	var err error
 	if h.signer, err = auth.NewSigner(r.opts.JWTSecret, r.opts.JWTPrevious...); err != nil {
-		return nil, fmt.Errorf("start the HTTP API: %w", err)
+		return nil, fmt.Errorf("start the HTTP API (security.jwt_secret): %w", err)
 	}
 	if h.sessions, err = newVirtualPool(r); err != nil {
 		return nil, fmt.Errorf("start the HTTP API: %w", err)

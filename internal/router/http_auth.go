@@ -1,8 +1,6 @@
 package router
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"net/http"
 	"slices"
 	"strings"
@@ -95,8 +93,8 @@ func (c *call) keyspaceOf(name string) (string, error) {
 
 // credentials are what logs the router in on shards as the bearer's PostgreSQL
 // role. The role must still be there, with the password that the token was made
-// for.
-func (h *httpServer) credentials(c *call) (*backend.Credentials, error) {
+// for, and may still use the keyspace.
+func (h *httpServer) credentials(c *call, keyspace string) (*backend.Credentials, error) {
 	cred := &backend.Credentials{User: c.who.name}
 	if h.r.opts.InsecureTrust {
 		return cred, nil
@@ -118,13 +116,14 @@ func (h *httpServer) credentials(c *call) (*backend.Credentials, error) {
 	if err != nil {
 		return nil, gone.because(err)
 	}
-	// RFC 5802, section 3: StoredKey := H(ClientKey).
-	stored := sha256.Sum256(c.who.clientKey)
-	if subtle.ConstantTimeCompare(stored[:], v.StoredKey) != 1 {
+	if len(c.who.clientKey) != 32 || !v.Holds([32]byte(c.who.clientKey)) {
 		return nil, gone
 	}
-	if err := mayLogIn(user, "", time.Now()); err != nil {
+	if err := mayLogIn(user, keyspace, time.Now()); err != nil {
 		return nil, gone.because(err)
+	}
+	if len(user.Keyspaces) > 0 && !slices.Contains(user.Keyspaces, keyspace) {
+		return nil, failed(http.StatusForbidden, codeForbidden, "the token's role may not use keyspace %q any more", keyspace)
 	}
 	cred.ClientKey, cred.ServerKey = c.who.clientKey, v.ServerKey
 	return cred, nil

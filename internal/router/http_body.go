@@ -16,7 +16,16 @@ const maxBody = 16 << 20
 
 // decode reads a request's JSON body into v: one value, with known fields only.
 // Numbers keep their digits (json.Number).
-func (c *call) decode(v any) error {
+func (c *call) decode(v any, memory *budget) error {
+	size := c.ContentLength
+	if size < 0 || size > maxBody {
+		size = maxBody
+	}
+	room := &reserve{of: memory, limit: maxBody}
+	c.held = append(c.held, room)
+	if err := room.take(size); err != nil {
+		return err
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.Body, maxBody))
 	if err != nil {
 		var tooLarge *http.MaxBytesError

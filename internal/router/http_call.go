@@ -22,8 +22,9 @@ type call struct {
 	trace  string // traceparent's trace id, "" without one
 	who    identity
 	start  time.Time
-	status int  // of the answer, once it has begun
-	stream bool // the answer is NDJSON: an error is its last line
+	status int        // of the answer, once it has begun
+	stream bool       // the answer is NDJSON: an error is its last line
+	held   []*reserve // memory, until the answer has been sent
 }
 
 // httpRoute is what one method of one path does.
@@ -62,6 +63,7 @@ func (h *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.running.Done()
+	defer c.giveBack()
 	err := h.answer(c)
 	if err != nil && !c.refusable() {
 		// The status is out: cutting the connection is the only way left to say
@@ -73,6 +75,12 @@ func (h *httpServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.refuse(c, err)
 	}
 	h.record(c, err)
+}
+
+func (c *call) giveBack() {
+	for _, r := range c.held {
+		r.giveBack()
+	}
 }
 
 // refusable says whether an error can still be told.
@@ -127,8 +135,9 @@ func (h *httpServer) route(r *http.Request) (httpRoute, error) {
 func (h *httpServer) refuse(c *call, err error) {
 	e := asHTTPError(err)
 	body := append(appendError(nil, e, c.id), '\n')
+	// The time for an answer may be what was over.
+	h.writeDeadline(c.w, time.Now().Add(h.r.opts.WriteTimeout))
 	if c.stream && c.status != 0 {
-		h.writeDeadline(c.w, time.Now().Add(h.r.opts.WriteTimeout))
 		_, _ = c.w.Write(body) // a client that has gone is told nothing
 		return
 	}

@@ -119,7 +119,7 @@ func beginOf(isolation string, readOnly bool) (string, error) {
 // read decodes a body. The time for reading is over with it: what follows may take
 // longer.
 func (h *httpServer) read(c *call, v any) error {
-	if err := c.decode(v); err != nil {
+	if err := c.decode(v, &h.memory); err != nil {
 		return err
 	}
 	_ = http.NewResponseController(c.w).SetReadDeadline(time.Time{}) // what is no network connection has none
@@ -171,10 +171,11 @@ func (h *httpServer) runAll(c *call, keyspace string, b block, sts []statement, 
 	h.writeDeadline(c.w, c.start.Add(limit+cancelGrace+h.r.opts.WriteTimeout))
 	ctx, cancel := context.WithTimeout(c.Context(), limit)
 	defer cancel()
-	room := maxResult
+	room := &reserve{of: &h.memory, limit: maxResult}
+	c.held = append(c.held, room)
 	out := make([]result, len(sts))
 	begin := func(i int) rowSink {
-		out[i].arrays, out[i].start, out[i].room = o.Rows == "arrays", time.Now(), &room
+		out[i].arrays, out[i].start, out[i].room = o.Rows == "arrays", time.Now(), room
 		if o.MaxRows != nil {
 			out[i].maxRows = *o.MaxRows
 		}
@@ -225,7 +226,7 @@ func (h *httpServer) withSession(ctx context.Context, c *call, keyspace string, 
 	if h.r.draining.Load() {
 		return draining()
 	}
-	cred, err := h.credentials(c)
+	cred, err := h.credentials(c, keyspace)
 	if err != nil {
 		return err
 	}

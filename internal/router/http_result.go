@@ -82,8 +82,8 @@ func (l *layout) appendRow(dst []byte, values [][]byte) []byte {
 type result struct {
 	layout
 	start     time.Time
-	maxRows   int64 // 0: no bound
-	room      *int  // bytes left, of all results of the answer
+	maxRows   int64    // 0: no bound
+	room      *reserve // of all results of the answer
 	rows      []byte
 	count     int64 // rows in rows
 	truncated bool
@@ -106,9 +106,9 @@ func (r *result) row(values [][]byte) error {
 		r.rows = append(r.rows, ',')
 	}
 	r.rows = r.appendRow(r.rows, values)
-	if *r.room -= len(r.rows) - before; *r.room < 0 {
+	if err := r.room.take(int64(len(r.rows) - before)); err != nil {
 		r.rows, r.truncated = r.rows[:before], true
-		return errResultTooBig
+		return err
 	}
 	r.count++
 	return nil

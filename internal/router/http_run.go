@@ -100,11 +100,8 @@ func (v *virtual) exec(ctx context.Context, st *statement, sink rowSink, alone b
 	}
 	begin()
 	o.command, o.affected = commandOf(tag), tag.RowsAffected()
-	if sinkErr != nil && !(alone && errors.Is(sinkErr, errResultTooBig) && isWrite(o.command)) {
+	if sinkErr != nil && !(alone && cutsOnly(sinkErr) && isWrite(o.command)) {
 		return o, sinkErr
-	}
-	if o.shards, err = v.takeShards(ctx); err != nil {
-		return o, err
 	}
 	return o, nil
 }
@@ -115,7 +112,11 @@ func commandOf(tag pgconn.CommandTag) string {
 }
 
 // takeShards yields the shards that the last statement ran on, and forgets them.
-func (v *virtual) takeShards(ctx context.Context) (names []string, err error) {
+// It takes no time, and so is not bound to the request's: a statement that has
+// succeeded is not to be called late.
+func (v *virtual) takeShards() (names []string, err error) {
+	ctx, cancel := context.WithTimeout(v.r.ctx, cancelGrace)
+	defer cancel()
 	err = v.look(ctx, func(s *session) {
 		for _, n := range s.x.LastShards {
 			names = append(names, string(s.x.Place.Shards[n]))
@@ -140,10 +141,7 @@ func (v *virtual) run(ctx context.Context, b block, sts []statement, sinkOf func
 		}
 	}
 	for i := range sts {
-		o, err := v.exec(ctx, &sts[i], sinkOf(i), b.begin == "")
-		if err == nil && i < len(b.keys) && b.keys[i] != nil {
-			err = v.checkKey(ctx, b.keys[i], o.shards)
-		}
+		o, err := v.one(ctx, &sts[i], sinkOf(i), &b, i)
 		if err != nil {
 			err = v.explain(ctx, err)
 			if b.begin != "" {
@@ -160,6 +158,22 @@ func (v *virtual) run(ctx context.Context, b block, sts []statement, sinkOf func
 		return nil
 	}
 	return v.commit(ctx)
+}
+
+// one runs the i-th statement.
+func (v *virtual) one(ctx context.Context, st *statement, sink rowSink, b *block, i int) (outcome, error) {
+	alone := b.begin == ""
+	o, err := v.exec(ctx, st, sink, alone)
+	if err != nil {
+		return o, err
+	}
+	if o.shards, err = v.takeShards(); err != nil && !alone {
+		return o, err // alone it has taken effect, wherever that was
+	}
+	if i < len(b.keys) && b.keys[i] != nil {
+		return o, v.checkKey(ctx, b.keys[i], o.shards)
+	}
+	return o, nil
 }
 
 // commit ends the block. PostgreSQL answers COMMIT of a failed block with the tag
