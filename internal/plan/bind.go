@@ -351,6 +351,9 @@ func (s *Source) param(a *Args, p []byte) (sharding.Value, error) {
 		return sharding.Value{}, errParamType(s, t)
 	}
 	if a.binary(s.Index) {
+		if s.Type == sharding.KeyInteger {
+			t = 0 // told by the length: the server may have inferred another width
+		}
 		v, err := sharding.DecodeBinary(s.Type, t, p)
 		if err != nil {
 			return v, errNoValue

@@ -115,6 +115,7 @@ func TestBind(t *testing.T) {
 		{"int2 in binary", param(1, sharding.KeyInteger, oidInt2), &Args{Params: [][]byte{nil, be(2, 5)}, Formats: []int16{0, 1}}, want(m, i(5))},
 		{"NULL", param(0, sharding.KeyInteger, oidInt4), &Args{Params: [][]byte{nil}}, nil},
 		{"wrong length", param(0, sharding.KeyInteger, oidInt4), &Args{Params: [][]byte{{1, 2, 3}}, Formats: []int16{1}}, nil},
+		{"int8 in binary where int4 was inferred", param(0, sharding.KeyInteger, oidInt4), &Args{Params: [][]byte{be(8, 5)}, Formats: []int16{1}}, want(m, i(5))},
 		{"text in binary", param(0, sharding.KeyText, oidText), &Args{Params: [][]byte{[]byte("ä")}, Formats: []int16{1}}, want(m, text("ä"))},
 		{"array", Source{Kind: ParamArray, Type: sharding.KeyInteger, ValueType: oidInt4}, &Args{Params: [][]byte{[]byte("{1, 2,NULL,3}")}}, want(m, i(1), i(2), i(3))},
 		{"array with bounds", Source{Kind: ParamArray, Type: sharding.KeyInteger, ValueType: oidInt4}, &Args{Params: [][]byte{[]byte("[0:1]={1,2}")}}, want(m, i(1), i(2))},

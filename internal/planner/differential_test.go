@@ -2,6 +2,7 @@ package planner
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/big"
 	"math/rand/v2"
@@ -126,20 +127,25 @@ func run(c *pgconn.PgConn, sql string) (rows []string, n int64, err error) {
 		return nil, 0, err
 	}
 	for _, r := range results {
-		rows, n = nil, r.CommandTag.RowsAffected()
-		for _, row := range r.Rows {
-			var b strings.Builder
-			for _, v := range row {
-				if v == nil {
-					b.WriteString("\\N|")
-				} else {
-					b.Write(append(v, '|'))
-				}
-			}
-			rows = append(rows, b.String())
-		}
+		rows, n = rowTexts(r.Rows), r.CommandTag.RowsAffected()
 	}
 	return rows, n, nil
+}
+
+// rowTexts gives each row as one string.
+func rowTexts(rows [][][]byte) (out []string) {
+	for _, row := range rows {
+		var b strings.Builder
+		for _, v := range row {
+			if v == nil {
+				b.WriteString("\\N|")
+			} else {
+				b.Write(append(v, '|'))
+			}
+		}
+		out = append(out, b.String())
+	}
+	return out
 }
 
 // targets are the shards of a plan; ok is false where it is refused.
@@ -172,11 +178,23 @@ func (d *differential) targets(s Statement, a *plan.Args) (shards []int, split *
 func (d *differential) statement(sql, table string) (ran bool) {
 	d.t.Helper()
 	in := with(d.in, sql)
+	run := run
+	a := &plan.Args{SQL: sql, Literals: in.Lex.Literals}
+	if table == "" && d.r.IntN(2) == 0 {
+		if sql, a, run = d.parametrize(in); a == nil {
+			return false
+		}
+		in = with(d.in, sql)
+	}
 	plans, err := Plan(in)
+	if err == nil && plans[0].Plan.NeedParamTypes {
+		in.ParamTypes = a.ParamTypes // as a Describe on the home shard gives them
+		plans, err = Plan(in)
+	}
 	if err != nil {
 		return false
 	}
-	a := &plan.Args{SQL: sql, Literals: in.Lex.Literals}
+	a.ParamTypes = in.ParamTypes // else as the plan inferred them
 	shards, split, ok := d.targets(plans[0], a)
 	if !ok {
 		return false
@@ -225,6 +243,43 @@ func (d *differential) statement(sql, table string) (ran bool) {
 		d.compareTable(sql, p, table)
 	}
 	return true
+}
+
+// parametrize makes the statement's literals parameters, integers in text or in
+// binary, and gives what runs it. a is nil where PostgreSQL cannot prepare it.
+func (d *differential) parametrize(in Input) (sql string, a *plan.Args, run func(*pgconn.PgConn, string) ([]string, int64, error)) {
+	var b strings.Builder
+	var texts []string
+	at := 0
+	for _, l := range in.Lex.Literals {
+		start := l.Start
+		if l.Negative {
+			start--
+		}
+		texts = append(texts, strings.Trim(in.SQL[start:l.End], "'"))
+		b.WriteString(in.SQL[at:start] + " $" + strconv.Itoa(len(texts)))
+		at = l.End
+	}
+	b.WriteString(in.SQL[at:])
+	sql = b.String()
+	desc, err := d.whole.Prepare(context.Background(), "", sql, nil)
+	if err != nil {
+		return sql, nil, nil
+	}
+	a = &plan.Args{SQL: sql, ParamTypes: desc.ParamOIDs}
+	for i, t := range texts {
+		v, format := []byte(t), int16(0)
+		n, err := strconv.ParseInt(t, 10, 64)
+		width := map[uint32]int{oidInt2: 2, oidInt4: 4, oidInt8: 8}[desc.ParamOIDs[i]]
+		if err == nil && width > 0 && d.r.IntN(2) == 0 {
+			v, format = binary.BigEndian.AppendUint64(nil, uint64(n))[8-width:], 1
+		}
+		a.Params, a.Formats = append(a.Params, v), append(a.Formats, format)
+	}
+	return sql, a, func(c *pgconn.PgConn, sql string) ([]string, int64, error) {
+		r := c.ExecParams(context.Background(), sql, a.Params, nil, a.Formats, nil).Read()
+		return rowTexts(r.Rows), r.CommandTag.RowsAffected(), r.Err
+	}
 }
 
 // compareTable compares a table's rows after a write, and their places.

@@ -81,7 +81,7 @@ func (g *generator) condition(inner, outer []ranged, depth int) string {
 	case 10:
 		return g.column(scope) + " IS " + g.pick("", "NOT ") + "NULL"
 	case 11:
-		return g.key(inner[0]) + " = ANY ('{" + g.number() + "," + g.number() + "}')"
+		return g.key(inner[0]) + g.pick(" = ANY ('{"+g.number()+","+g.number()+"}')", " = ANY (ARRAY["+g.number()+", "+g.number()+"])", " IN ("+g.number()+", 3000000000, "+g.number()+"::int2)")
 	}
 	if depth <= 0 {
 		return g.column(scope) + " >= " + g.number()
