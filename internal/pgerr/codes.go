@@ -127,7 +127,7 @@ var (
 		"a shard key that the shard would generate (identity, sequence or volatile default)",
 		"Give the key's value in the INSERT."}
 	CreateTableAs = Refusal{"SH0036",
-		"a table made from the rows of sharded tables",
+		"a table made from a query (CREATE TABLE AS, SELECT INTO, CREATE MATERIALIZED VIEW) in a keyspace of several shards",
 		"Create the table first and fill it by INSERT or COPY."}
 	ViewWrite = Refusal{"SH0037",
 		"a write through a view of sharded or reference tables",

@@ -346,9 +346,6 @@ type DDLPlan struct {
 	// RequireEmpty: tables that must be empty on all shards for the change of
 	// kind to be allowed.
 	RequireEmpty []Name
-	// OtherEdits are applied, after Edits, for shards other than the home shard:
-	// CREATE TABLE AS makes an empty table there.
-	OtherEdits []Edit
 	// HomeOnly: objects that live on the home shard only.
 	HomeOnly bool
 }

@@ -259,9 +259,6 @@ func (d *DDLPlan) String() string {
 	if d.CatalogOnly {
 		b.WriteString("the catalog alone\n")
 	}
-	for _, e := range d.OtherEdits {
-		fmt.Fprintf(&b, "edit but on the home shard: [%d,%d) %q\n", e.Start, e.End, e.Text)
-	}
 	return b.String()
 }
 

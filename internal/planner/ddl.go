@@ -158,7 +158,7 @@ func (p *planner) temporaryTable(rv *pg.RangeVar) error {
 }
 
 // createTableAs plans CREATE TABLE AS, SELECT INTO and CREATE MATERIALIZED VIEW:
-// the rows are made on the home shard, the other shards get an empty table.
+// only where one shard is all there is, and for temporary tables.
 func (p *planner) createTableAs(into *pg.IntoClause, q *pg.SelectStmt, matview bool) error {
 	p.p.Action, p.p.Operation, p.p.Access, p.p.DDL = plan.DDL, "ddl", plan.Write, &plan.DDLPlan{}
 	p.p.Command, p.p.Returns = "SELECT", false
@@ -166,7 +166,6 @@ func (p *planner) createTableAs(into *pg.IntoClause, q *pg.SelectStmt, matview b
 		return p.refuse(pgerr.UnknownStatement, -1, "CREATE TABLE AS of this form")
 	}
 	rv := into.GetRel()
-	selectInto := q.GetIntoClause() != nil || q.GetLarg().GetIntoClause() != nil
 	q = withoutInto(q)
 	if _, err := p.query(q); err != nil {
 		return err
@@ -179,23 +178,15 @@ func (p *planner) createTableAs(into *pg.IntoClause, q *pg.SelectStmt, matview b
 	if rv.GetRelpersistence() == "t" {
 		return p.temporaryTable(rv)
 	}
-	p.p.NowEdits = nil
-	p.p.Route = plan.Route{Kind: plan.All}
-	p.p.Multi = plan.Merge{Kind: plan.Same}
+	if !p.in.Keyspace.HomeOnly {
+		// Every shard would make the rows, of which only the home shard's count.
+		return p.refuse(pgerr.CreateTableAs, rv.GetLocation(), "the rows of %s would be made on every shard", rv.GetRelname())
+	}
 	name := p.newName(rv)
+	if matview {
+		p.p.Command = "CREATE MATERIALIZED VIEW"
+	}
 	p.p.DDL.Declare = []plan.Declaration{{Table: sharding.Table{Schema: name.Schema, Name: name.Name, Kind: sharding.Global, DeclaredBy: "ddl"}}}
-	if d, ok := p.in.Keyspace.Tables[name.Schema+"."+name.Name]; ok && d.Kind != sharding.Global {
-		return p.refuse(pgerr.CreateTableAs, rv.GetLocation(), "table %s is declared as a %s table", name.Name, d.Kind)
-	}
-	if selectInto {
-		if p.in.Keyspace.sharded() {
-			return p.refuse(pgerr.CreateTableAs, rv.GetLocation(), "SELECT INTO in a keyspace with sharded tables").
-				WithHint("Use CREATE TABLE ... AS.")
-		}
-		return nil
-	}
-	p.withoutData(into.GetSkipData())
-	p.prove("rows are made on the home shard")
 	return nil
 }
 
@@ -206,25 +197,6 @@ func withoutInto(q *pg.SelectStmt) *pg.SelectStmt {
 		c.Larg.IntoClause = nil
 	}
 	return c
-}
-
-// withoutData makes the statement's text for other shards end in WITH NO DATA.
-func (p *planner) withoutData(already bool) {
-	if already {
-		return
-	}
-	toks := p.scanTokens()
-	last := p.tokenAt(p.end - 1)
-	for last > 0 && (last >= len(toks) || p.word(last) == ";") {
-		last--
-	}
-	start, end := p.span(last, last)
-	if lower(p.word(last)) == "data" && lower(p.word(last-1)) == "with" {
-		start, _ = p.span(last-1, last)
-		p.p.DDL.OtherEdits = []plan.Edit{{Start: start, End: end, Text: "WITH NO DATA"}}
-		return
-	}
-	p.p.DDL.OtherEdits = []plan.Edit{{Start: end, End: end, Text: " WITH NO DATA"}}
 }
 
 // createView checks the names of a view's query.
