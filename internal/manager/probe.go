@@ -91,7 +91,8 @@ func (p *prober) round(ctx context.Context, shards []catalog.Shard, report func(
 	}
 	p.forget(ctx, byEndpoint)
 	var (
-		mu    sync.Mutex // guards conns
+		mu    sync.Mutex // guards kept
+		kept  = map[string]*pgx.Conn{}
 		group errgroup.Group
 	)
 	group.SetLimit(probesAtOnce)
@@ -99,11 +100,10 @@ func (p *prober) round(ctx context.Context, shards []catalog.Shard, report func(
 		conn := p.conns[endpoint]
 		group.Go(func() error {
 			o, conn := p.probe(ctx, sh, conn)
-			mu.Lock()
-			defer mu.Unlock()
-			delete(p.conns, endpoint)
 			if conn != nil {
-				p.conns[endpoint] = conn
+				mu.Lock()
+				kept[endpoint] = conn
+				mu.Unlock()
 			}
 			if ctx.Err() == nil { // a probe cut short by our own end proves nothing
 				p.note(endpoint, o)
@@ -112,6 +112,7 @@ func (p *prober) round(ctx context.Context, shards []catalog.Shard, report func(
 		})
 	}
 	_ = group.Wait() // no goroutine gives an error
+	p.conns = kept
 	for _, sh := range shards {
 		report(sh, p.of(sh.PrimaryEndpoint))
 	}
