@@ -43,7 +43,9 @@ func (x *Exec) commit() (string, error) {
 			}
 			return "", err
 		}
-		participants[i] = twophase.Participant{Shard: x.Place.Shards[p.shard], CommitMayFail: len(x.cursors) > 0}
+		participants[i] = twophase.Participant{
+			Shard: x.Place.Shards[p.shard], CommitMayFail: len(x.cursors) > 0, NoPrepare: p.pinned != "",
+		}
 	}
 	d := committer{x: x}
 	var gid twophase.GID

@@ -106,8 +106,12 @@ type Exec struct {
 	op        string         // of the statement that runs, for Observe
 	hide      bool           // answers to Bind are the router's own affair
 	startPath string
-	inSeries  bool // several statements of one Query share the implicit block
-	scratch   []byte
+	// holdStatus keeps ParameterStatus back in status until the tag has been
+	// sent, where PostgreSQL sends it.
+	holdStatus bool
+	status     []byte
+	inSeries   bool // several statements of one Query share the implicit block
+	scratch    []byte
 }
 
 // highWater is how much unsent output a client may have before its backend is
@@ -372,7 +376,11 @@ func (x *Exec) parameterStatus(p *part, msg []byte, relay bool) {
 		return
 	}
 	if relay && x.tell(string(name), string(value)) {
-		x.Client.Write(msg)
+		if x.holdStatus {
+			x.status = append(x.status, msg...)
+		} else {
+			x.Client.Write(msg)
+		}
 	}
 	p.conn.Params[string(name)] = string(value)
 }

@@ -275,7 +275,11 @@ func (x *Exec) fragments(p *plan.Plan, shards []int) []fragment {
 // touch notes what a statement may leave on a part.
 func (x *Exec) touch(p *plan.Plan, part *part) {
 	part.wrote = part.wrote || p.Access == plan.Write
-	part.tainted = part.tainted || p.Taints
+	if p.Taints && part.pinned == "" {
+		// What the code did to the session (settings, temporary objects) stays
+		// with this client alone.
+		part.pinned = "code of its own"
+	}
 	if p.Pins != "" && part.pinned == "" {
 		part.pinned = p.Pins
 	}

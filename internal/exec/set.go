@@ -22,6 +22,8 @@ func (x *Exec) Set(c *plan.Control, a *plan.Args) error {
 		x.Fail()
 		return pgerr.New(pgerr.FeatureNotSupported, "client_encoding %q is not supported by the router", c.Value).WithHint("Use UTF8.")
 	}
+	x.holdStatus, x.status = true, x.status[:0]
+	defer func() { x.holdStatus = false }()
 	parts, scratch, err := x.partsForSet()
 	if err != nil {
 		x.Fail()
@@ -58,8 +60,11 @@ func isUTF8(v string) bool {
 	return false
 }
 
+// tag ends a command, and tells what it changed.
 func (x *Exec) tag(tag string) error {
-	x.Client.SetOut(pgwire.AppendCommandComplete(x.Client.OutBuf(), tag))
+	out := pgwire.AppendCommandComplete(x.Client.OutBuf(), tag)
+	x.Client.SetOut(append(out, x.status...))
+	x.status = x.status[:0]
 	return nil
 }
 

@@ -39,14 +39,15 @@ type session struct {
 	// defaultPath is the search_path of a session that has SET none.
 	defaultPath string
 
-	lex   sqltext.Statement
-	sql   []byte // the text of the statement that runs
-	key   []byte
-	exact []byte
-	env   string // of the plan cache: role and search_path
-	path  []string
-	envOf string // the settings that env was made from
-	args  plan.Args
+	lex     sqltext.Statement
+	sql     []byte // the text of the statement that runs
+	key     []byte
+	exact   []byte
+	message []byte // the Execute that runs
+	env     string // of the plan cache: role and search_path
+	path    []string
+	envOf   string // the settings that env was made from
+	args    plan.Args
 
 	stmts   map[string]*exec.Stmt
 	portals map[string]*exec.Portal
@@ -71,7 +72,14 @@ func (s *session) serve() error {
 		switch typ {
 		case pgwire.TypeQuery:
 			err = s.query(msg)
-		case pgwire.TypeParse, pgwire.TypeBind, pgwire.TypeDescribe, pgwire.TypeExecute, pgwire.TypeClose:
+		case pgwire.TypeExecute:
+			// A COPY reads on from the client: nothing of this message may be left.
+			s.message = append(s.message[:0], msg...)
+			s.c.Consume(len(msg))
+			if !s.broken {
+				err = s.pipeline(typ, s.message)
+			}
+		case pgwire.TypeParse, pgwire.TypeBind, pgwire.TypeDescribe, pgwire.TypeClose:
 			if !s.broken {
 				err = s.pipeline(typ, msg)
 			}
