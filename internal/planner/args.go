@@ -53,3 +53,6 @@ func isTrue(s string) bool {
 	}
 	return false
 }
+
+// lower is strings.ToLower for option names.
+func lower(s string) string { return strings.ToLower(s) }
