@@ -71,6 +71,7 @@ func FuzzPlan(f *testing.F) {
 			if x, y := stable(a), stable(changed); x != y {
 				t.Fatalf("%s\n%s\n%s\n%s", sql, x, changed.SQL, y)
 			}
+			checkRebased(t, a, changed)
 		}
 	})
 }
@@ -126,9 +127,35 @@ func TestPlansDoNotDependOnLiterals(t *testing.T) {
 		if x, y := stable(a), stable(changed); x != y {
 			t.Errorf("%s\n%s\n%s\n%s", sql, x, changed.SQL, y)
 		}
+		checkRebased(t, a, changed)
 	}
 	if compared < 50 {
 		t.Errorf("only %d statements have literals", compared)
+	}
+}
+
+// checkRebased holds a plan carried over to another text against the plan that
+// the planner makes for it.
+func checkRebased(t *testing.T, a, changed Input) {
+	t.Helper()
+	x, err := Plan(a)
+	if err != nil {
+		return
+	}
+	y, err := Plan(changed)
+	if err != nil {
+		t.Fatalf("%s: %v", changed.SQL, err)
+	}
+	got, err := x[0].Plan.Rebased(a.SQL, changed.SQL)
+	if err != nil {
+		t.Fatalf("%s\n%s\n%v", a.SQL, changed.SQL, err)
+	}
+	want := y[0].Plan
+	if got.String() != want.String() {
+		t.Errorf("%s\n%s\ncarried over:\n%splanned:\n%s", a.SQL, changed.SQL, got, want)
+	}
+	if r, w := got.Multi.Reason, want.Multi.Reason; r != nil && r.Position != w.Position {
+		t.Errorf("%s\nposition %d, want %d", changed.SQL, r.Position, w.Position)
 	}
 }
 
