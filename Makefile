@@ -18,7 +18,7 @@ PKG      ?= ./...
 TEST_P   ?= 2
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-short deps lint fmt fuzz bench bench-relay soak clean help
+.PHONY: build demo test test-short deps lint fmt fuzz bench bench-relay soak chaos clean help
 
 build: deps ## the binaries, into bin/
 	@mkdir -p $(BIN)
@@ -55,8 +55,12 @@ bench: deps ## the Go benchmarks of all packages
 bench-relay: deps ## the bare relay against PgBouncer, as ratios, in one run
 	$(GO) run ./bench/relay bench
 
-soak: build ## 10 minutes of mixed load with random client kills; DURATION=1m for less
-	@$(GO) run ./test/soak -duration $(or $(DURATION),10m) -bin $(BIN)
+soak: deps ## 10 minutes of mixed load with random client kills; DURATION=1m for less
+	SHARDING_TEST_STRICT=1 SHARDING_SOAK=$(or $(DURATION),10m) $(GO) test -v -count=1 -timeout 0 -run 'TestSoak' ./test/robustness
+
+chaos: deps ## every step of two-phase commit with every kind of kill, then 10 minutes of random kills
+	SHARDING_TEST_STRICT=1 SHARDING_TEST_LONG=1 SHARDING_CHAOS=$(or $(DURATION),10m) \
+	  $(GO) test -v -count=1 -timeout 0 ./internal/twophase ./test/robustness
 
 clean: ## remove the binaries
 	rm -rf $(BIN)
