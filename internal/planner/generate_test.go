@@ -150,7 +150,7 @@ func (g *generator) query() string {
 		where += []string{" WHERE ", " AND ", " AND "}[i] + g.condition(scope, nil, 1)
 	}
 	a, b := g.column(scope), g.column(scope)
-	switch g.r.IntN(12) {
+	switch g.r.IntN(14) {
 	case 0:
 		return "SELECT count(*), count(" + a + "), sum(" + b + "), min(" + a + "), max(" + b + ") FROM " + from + where
 	case 1:
@@ -169,7 +169,17 @@ func (g *generator) query() string {
 		return "SELECT " + a + " FROM " + from + where + " ORDER BY 1 LIMIT 3"
 	case 8:
 		t := g.table()
-		return "SELECT * FROM " + from + ", LATERAL (SELECT * FROM " + t.t.name + " q WHERE q." + t.t.key + " = " + a + g.pick("", " ORDER BY 1, 2, 3 LIMIT 1") + ") z" + where
+		lateral := "LATERAL (SELECT * FROM " + t.t.name + " q WHERE q." + t.t.key + " = " + a + g.pick("", " ORDER BY 1, 2, 3 LIMIT 1") + ") z"
+		if g.chance(50) {
+			return "SELECT * FROM " + from + " LEFT JOIN " + lateral + " ON " + g.pick("true", "z."+t.t.key+" = "+g.number(), g.condition(scope, nil, 0)) + where
+		}
+		return "SELECT * FROM " + from + ", " + lateral + where
+	case 9:
+		return "SELECT " + a + " FROM " + from + where + " INTERSECT SELECT " + b + " FROM " + from + " WHERE " + g.condition(scope, nil, 0)
+	case 10:
+		n, m := g.table(), g.table()
+		return "WITH RECURSIVE w(k, d) AS (SELECT " + a + ", 0 FROM " + from + where + " UNION SELECT " + g.key(n) + ", d + 1 FROM w, " + n.t.name + " " + n.alias +
+			" WHERE " + g.key(n) + " = w.k AND d < 2) SELECT w.* FROM w" + g.pick("", ", "+m.t.name+" "+m.alias+" WHERE w.k = "+g.key(m))
 	}
 	return "SELECT " + a + ", " + b + " FROM " + from + where
 }
