@@ -130,25 +130,29 @@ func (h *handshake) startup() ([]byte, error) {
 	}
 }
 
-// message waits for a whole message.
-func (h *handshake) message() (byte, []byte, error) {
+// message waits for a whole message of the exchange, which are all small: a
+// client that has not logged in yet cannot have the router hold another kind.
+func (h *handshake) message() ([]byte, error) {
 	if err := h.flush(); err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	for {
 		buf := h.c.In()
 		typ, n, err := pgwire.FrontendFrame(buf)
 		if err != nil {
-			return 0, nil, err
+			return nil, err
+		}
+		if len(buf) > 0 && typ != pgwire.TypePassword {
+			return nil, pgerr.Fatal(pgerr.ProtocolViolation, "expected SASL response, got message type %d", typ)
 		}
 		if n > 0 && n <= len(buf) {
-			return typ, buf[:n], nil
+			return buf[:n], nil
 		}
 		if n > 0 {
 			h.c.Reserve(n)
 		}
 		if err := h.fill(); err != nil {
-			return 0, nil, err
+			return nil, err
 		}
 	}
 }
@@ -337,12 +341,9 @@ func (r *Router) mockSecret() []byte {
 // scram runs the exchange (PostgreSQL manual, 55.3) and yields the ClientKey.
 func (h *handshake) scram(srv *auth.Server) ([]byte, error) {
 	h.c.SetOut(pgwire.AppendAuthenticationSASL(h.c.OutBuf(), "SCRAM-SHA-256"))
-	typ, msg, err := h.message()
+	msg, err := h.message()
 	if err != nil {
 		return nil, err
-	}
-	if typ != pgwire.TypePassword {
-		return nil, pgerr.Fatal(pgerr.ProtocolViolation, "expected SASL response, got message type %d", typ)
 	}
 	mechanism, data, err := pgwire.ParseSASLInitial(msg[pgwire.HeaderSize:])
 	if err != nil {
@@ -357,12 +358,9 @@ func (h *handshake) scram(srv *auth.Server) ([]byte, error) {
 		return nil, err
 	}
 	h.c.SetOut(pgwire.AppendAuthenticationSASLContinue(h.c.OutBuf(), first))
-	typ, msg, err = h.message()
+	msg, err = h.message()
 	if err != nil {
 		return nil, err
-	}
-	if typ != pgwire.TypePassword {
-		return nil, pgerr.Fatal(pgerr.ProtocolViolation, "expected SASL response, got message type %d", typ)
 	}
 	final, key, err := srv.Final(msg[pgwire.HeaderSize:])
 	h.c.Consume(len(msg))
