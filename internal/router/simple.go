@@ -13,10 +13,7 @@ import (
 
 // query answers a Query message.
 func (s *session) query(msg []byte) error {
-	body, err := pgwire.ParseQuery(msg[pgwire.HeaderSize:])
-	if err != nil {
-		return err
-	}
+	body, malformed := pgwire.ParseQuery(msg[pgwire.HeaderSize:])
 	sql := s.text(body)
 	s.c.Consume(len(msg))
 	if s.x.OpenUnits() || len(s.owed) > 0 {
@@ -28,6 +25,10 @@ func (s *session) query(msg []byte) error {
 	s.dropUnnamed()
 	s.broken = false
 	s.refresh()
+	if malformed != nil { // its length was right: what follows can be read
+		s.x.Fail()
+		return s.finish(false, malformed)
+	}
 	s.lex.Lex(sql)
 	if s.lex.Empty {
 		s.c.SetOut(pgwire.AppendEmptyQueryResponse(s.c.OutBuf()))
@@ -112,7 +113,11 @@ func (s *session) series(sql string, spans []planner.Span) error {
 
 // split finds the statements of a text, beside the loop when it is long.
 func (s *session) split(sql string) (spans []planner.Span, err error) {
-	s.maybeBeside(len(sql), func() { spans, err = planner.Split(sql) })
+	s.maybeBeside(len(sql), func() {
+		if err = checkLexCost(sql); err == nil {
+			spans, err = planner.Split(sql)
+		}
+	})
 	return spans, err
 }
 
@@ -135,6 +140,10 @@ func (s *session) statement(sql string, sole bool) (ready bool, err error) {
 	if err != nil {
 		s.x.Fail()
 		return false, err
+	}
+	if len(p.ParamTypes) > 0 && p.Action != plan.Local && p.Action != plan.DDL {
+		s.x.Fail()
+		return false, pgerr.New(pgerr.UndefinedParameter, "there is no parameter $1")
 	}
 	s.args = plan.Args{SQL: sql, Literals: s.lex.Literals, Params: s.args.Params[:0]}
 	return s.run(p, &s.args, sole)

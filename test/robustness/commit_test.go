@@ -121,15 +121,15 @@ func read(err error) told {
 type fault struct {
 	point  string
 	skip   int // hits of the point that pass before
-	victim int // index among the participants; router for the router
+	victim int // index among the participants; theRouter for the router
 	armed  string
 }
 
-const router = -1
+const theRouter = -1
 
 func (f fault) String() string {
 	who := "the router"
-	if f.victim != router {
+	if f.victim != theRouter {
 		who = fmt.Sprintf("participant %d", f.victim)
 	}
 	return fmt.Sprintf("%s killed at %s (%d)", who, f.point, f.skip)
@@ -143,7 +143,7 @@ func (w *world) trial(t *testing.T, s shape, f fault) (reached bool) {
 	r := w.routers[0]
 	file := filepath.Join(t.TempDir(), "go")
 	act := fmt.Sprintf("%s=%d*wait(%s)", f.point, f.skip, file)
-	if f.victim == router {
+	if f.victim == theRouter {
 		act = fmt.Sprintf("%s=%d*kill", f.point, f.skip)
 	}
 	r.start(act + ";" + f.armed)
@@ -157,7 +157,7 @@ func (w *world) trial(t *testing.T, s shape, f fault) (reached bool) {
 	if ctx.Err() != nil {
 		t.Fatalf("%s, %v: no answer within %v: %v", s.name, f, patience, err)
 	}
-	if f.victim != router {
+	if f.victim != theRouter {
 		if reached {
 			w.Servers[f.victim].Restart(t)
 		}
@@ -172,7 +172,7 @@ func (w *world) trial(t *testing.T, s shape, f fault) (reached bool) {
 // strike waits for the point, kills the victim, and yields the client's answer.
 func (w *world) strike(t *testing.T, r *daemon, f fault, file string, answer <-chan error, reached *bool) error {
 	t.Helper()
-	if f.victim == router {
+	if f.victim == theRouter {
 		err := <-answer
 		select {
 		case <-r.ended():
@@ -262,7 +262,7 @@ func TestCommitSurvivesKills(t *testing.T) {
 	n := 0
 	for _, step := range steps {
 		for i, s := range shapes {
-			step.victim = router
+			step.victim = theRouter
 			if long || i == n%len(shapes) || i == 0 {
 				run(s, step)
 			}
@@ -277,7 +277,7 @@ func TestCommitSurvivesKills(t *testing.T) {
 		n++
 	}
 	for _, skip := range []int{0, 1} {
-		for victim := router; victim < 3; victim++ {
+		for victim := theRouter; victim < 3; victim++ {
 			// A commit that fails and rolls back.
 			if long || skip == 0 {
 				run(failing, fault{point: twophase.PointRollback, skip: skip, victim: victim})
@@ -316,7 +316,7 @@ func (w *world) prepare(t *testing.T) {
 func (w *world) doubt(t *testing.T, run func(shape, fault)) {
 	t.Helper()
 	for skip := range 1 {
-		run(doubtful(w, t), fault{point: twophase.PointResolve, skip: skip, victim: router})
+		run(doubtful(w, t), fault{point: twophase.PointResolve, skip: skip, victim: theRouter})
 	}
 }
 

@@ -57,9 +57,9 @@ var binaries struct {
 	err  error
 }
 
-// binary is the path of a command, built as this test is: with the race detector
+// executable is the path of a command, built as this test is: with the race detector
 // or without.
-func binary(t *testing.T, name string) string {
+func executable(t *testing.T, name string) string {
 	t.Helper()
 	binaries.once.Do(func() {
 		if binaries.dir, binaries.err = os.MkdirTemp("", "sharding-robustness-"); binaries.err != nil {

@@ -93,7 +93,7 @@ func (d *daemon) spawn(failpoints string) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(binary(d.t, d.name), d.args...)
+	cmd := exec.Command(executable(d.t, d.name), d.args...)
 	cmd.Env = append(d.env[:len(d.env):len(d.env)], "SHARDING_FAILPOINTS="+failpoints)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

@@ -1,0 +1,143 @@
+package robustness
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sharding-system/sharding/internal/clustertest"
+	"github.com/sharding-system/sharding/internal/pgwire"
+)
+
+// answerWithin bounds every answer to bad input, also a closed connection.
+const answerWithin = 20 * time.Second
+
+// raw is a client that sends whatever bytes it likes.
+type raw struct {
+	nc   net.Conn
+	seen int // messages read
+}
+
+func dialRaw(addr string) (*raw, error) {
+	nc, err := net.DialTimeout("tcp", addr, answerWithin)
+	if err != nil {
+		return nil, err
+	}
+	_ = nc.SetDeadline(time.Now().Add(answerWithin))
+	return &raw{nc: nc}, nil
+}
+
+// loginRaw is a raw client that has logged in properly.
+func loginRaw(t *testing.T, dsn string) *raw {
+	t.Helper()
+	c, err := pgconn.Connect(clustertest.Context(t), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := c.Hijack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Conn.Close() })
+	_ = h.Conn.SetDeadline(time.Now().Add(answerWithin))
+	return &raw{nc: h.Conn}
+}
+
+// send writes; the other side may close at any time, which is no failure.
+func (r *raw) send(b []byte) { _, _ = r.nc.Write(b) }
+
+// abort closes with a reset, as a killed machine would be taken for.
+func (r *raw) abort() {
+	if tcp, ok := r.nc.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = r.nc.Close()
+}
+
+// errNoMessage: what came is not a message of the protocol.
+var errNoMessage = errors.New("not a message of the protocol")
+
+// message reads one message.
+func (r *raw) message() (typ byte, body []byte, err error) {
+	var head [5]byte
+	if _, err := io.ReadFull(r.nc, head[:]); err != nil {
+		return 0, nil, err
+	}
+	n := binary.BigEndian.Uint32(head[1:])
+	if n < 4 || n > 64<<20 {
+		return head[0], nil, fmt.Errorf("%w: %q", errNoMessage, head)
+	}
+	body = make([]byte, n-4)
+	_, err = io.ReadFull(r.nc, body)
+	r.seen++
+	return head[0], body, err
+}
+
+// ending is how the router ended an exchange: the first error it told ("" for
+// none), and whether it closed the connection; otherwise it is ready.
+type ending struct {
+	code, message, hint string
+	closed              bool
+	err                 error // of the connection, or a broken message
+}
+
+// until reads to ReadyForQuery or the end of the connection.
+func (r *raw) until() (e ending) {
+	for {
+		typ, body, err := r.message()
+		if err != nil {
+			e.closed = true
+			if !errors.Is(err, io.EOF) {
+				e.err = err
+			}
+			return e
+		}
+		switch typ {
+		case pgwire.TypeErrorResponse:
+			if e.code == "" {
+				pe, err := pgwire.ParseError(body)
+				if err != nil {
+					e.err = err
+					return e
+				}
+				e.code, e.message, e.hint = pe.Code, pe.Message, pe.Hint
+			}
+		case pgwire.TypeReadyForQuery:
+			return e
+		}
+	}
+}
+
+// timedOut says whether the router neither answered nor closed.
+func (e ending) timedOut() bool {
+	var ne net.Error
+	return errors.As(e.err, &ne) && ne.Timeout()
+}
+
+// startupPacket is a proper one.
+func startupPacket(t *testing.T, params ...string) []byte {
+	t.Helper()
+	var list []pgwire.Param
+	for i := 0; i < len(params); i += 2 {
+		list = append(list, pgwire.Param{Name: params[i], Value: params[i+1]})
+	}
+	b, err := pgwire.AppendStartup(nil, pgwire.Version30, list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// framed is a startup packet with the length that it has.
+func framed(body ...byte) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(body)+4)), body...)
+}
+
+// claim is a message's header that says how long it is, without the rest.
+func claim(typ byte, n uint32) []byte { return binary.BigEndian.AppendUint32([]byte{typ}, n) }
