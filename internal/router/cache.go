@@ -24,13 +24,18 @@ type loopState struct {
 	counters
 }
 
-// planCache holds the plans made under one state of a keyspace.
+// planCache holds the plans made under one state of a keyspace, by lifted key and
+// environment.
 type planCache struct {
 	state *state
-	// plans by lifted key and environment. A nil plan says that the statements
-	// of this key have plans that hold positions in the text: exact has them.
-	plans map[string]*plan.Plan
-	exact map[string]*plan.Plan // by text and environment
+	plans map[string]cached
+}
+
+// cached is a plan with the text that it was made for, where it holds positions
+// in that text.
+type cached struct {
+	plan *plan.Plan
+	text string
 }
 
 // plan yields the plan of the statement that s.lex holds, whose text is sql.
@@ -41,7 +46,7 @@ func (s *session) plan(sql string, types []uint32) (*plan.Plan, error) {
 	st := s.ks.state.Load()
 	c := s.ls.caches[s.ks]
 	if c == nil || c.state != st {
-		c = &planCache{state: st, plans: map[string]*plan.Plan{}, exact: map[string]*plan.Plan{}}
+		c = &planCache{state: st, plans: map[string]cached{}}
 		s.ls.caches[s.ks] = c
 	}
 	s.cacheKey(types)
@@ -62,44 +67,41 @@ func (s *session) plan(sql string, types []uint32) (*plan.Plan, error) {
 	return p, nil
 }
 
-// find looks a plan up by what cacheKey made of the statement.
+// find looks a plan up by what cacheKey made of the statement. Positions of the
+// text that the plan was made for are carried over to this one.
 func (c *planCache) find(s *session, sql string) *plan.Plan {
-	p, ok := c.plans[string(s.key)]
-	if ok && p == nil {
-		s.exact = append(append(s.exact[:0], sql...), s.key[len(s.lex.Key):]...)
-		p = c.exact[string(s.exact)]
+	e, ok := c.plans[string(s.key)]
+	if !ok || e.text == "" || e.text == sql {
+		return e.plan
+	}
+	p, err := e.plan.Rebased(e.text, sql)
+	if err != nil {
+		return nil // plan it anew
 	}
 	return p
 }
 
 // keep adds a plan.
 func (c *planCache) keep(s *session, sql string, p *plan.Plan) {
-	makeRoom(c.plans)
-	if !p.Positional() {
-		c.plans[string(s.key)] = p
-		return
+	e := cached{plan: p}
+	if p.Positional() {
+		if len(sql) > maxCachedText {
+			return
+		}
+		e.text = strings.Clone(sql)
 	}
-	c.plans[string(s.key)] = nil
-	if len(sql) > maxCachedText {
-		return
+	if len(c.plans) >= maxCached {
+		for k := range c.plans { // any one
+			delete(c.plans, k)
+			break
+		}
 	}
-	makeRoom(c.exact)
-	c.exact[sql+string(s.key[len(s.lex.Key):])] = p
+	c.plans[string(s.key)] = e
 }
 
-// maxCachedText bounds the texts kept for plans with positions: a long INSERT of
-// literals hardly comes again.
-const maxCachedText = 8 << 10
-
-func makeRoom(m map[string]*plan.Plan) {
-	if len(m) < maxCached {
-		return
-	}
-	for k := range m { // any one
-		delete(m, k)
-		return
-	}
-}
+// maxCachedText bounds the texts kept with plans that hold positions: a long
+// INSERT of literals hardly comes again.
+const maxCachedText = 64 << 10
 
 func (s *session) cacheKey(types []uint32) {
 	s.environment()
