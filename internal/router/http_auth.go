@@ -103,12 +103,8 @@ func (h *httpServer) credentials(c *call, keyspace string) (*backend.Credentials
 		return nil, failed(http.StatusForbidden, codeForbidden, "the token names no PostgreSQL role to act as").
 			withHint("Log in as a PostgreSQL role. %s", loginHint)
 	}
-	snap := h.r.view.Snapshot()
-	if snap.Revision == 0 {
-		return nil, starting()
-	}
 	gone := failed(http.StatusUnauthorized, codeUnauthorized, "the token's role is gone or has another password now").withHint(loginHint)
-	user := snap.Users[c.who.name]
+	user := h.r.view.Snapshot().Users[c.who.name]
 	if user == nil {
 		return nil, gone
 	}

@@ -176,7 +176,9 @@ func (h *httpServer) record(c *call, err error) {
 	if err != nil {
 		e := asHTTPError(err)
 		attrs = append(attrs, slog.String("code", e.code), slog.String("sqlstate", e.sqlstate))
-		if e.status >= http.StatusInternalServerError {
+		if c.Context().Err() != nil {
+			attrs = append(attrs, slog.Bool("client_gone", true))
+		} else if e.status >= http.StatusInternalServerError {
 			level = slog.LevelWarn
 			attrs = append(attrs, slog.String("err", causeOf(e)))
 		}

@@ -226,6 +226,9 @@ func (h *httpServer) withSession(ctx context.Context, c *call, keyspace string, 
 	if h.r.draining.Load() {
 		return draining()
 	}
+	if h.r.view.Snapshot().Revision == 0 {
+		return starting()
+	}
 	cred, err := h.credentials(c, keyspace)
 	if err != nil {
 		return err
