@@ -381,6 +381,12 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 	p.unit.ran = true
 	p.conn.SetOut(pgwire.AppendExecute(p.conn.OutBuf(), po.Name, maxRows))
 	p.unit.push(expectation{what: relayed})
+	if po.Stmt.Plan != nil && changesSession(po.Stmt.Plan) {
+		if err := x.closeUnits(); err != nil {
+			return err
+		}
+		return x.learn(po.Stmt.Plan, &po.Args, p)
+	}
 	return nil
 }
 

@@ -100,6 +100,7 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 		x.Fail()
 		return false, err
 	}
+	sole = sole && !changesSession(p)
 	failed, copyIn, err := x.relay(part, atReady, sole)
 	if err == nil && copyIn {
 		failed, err = x.copyThrough(part, sole)
@@ -108,6 +109,12 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 	if err != nil {
 		x.Fail()
 		return false, err
+	}
+	if !failed && changesSession(p) {
+		if err := x.learn(p, a, part); err != nil {
+			x.Fail()
+			return false, err
+		}
 	}
 	if !x.txn.block {
 		x.unbindAll()

@@ -209,6 +209,46 @@ func (x *Exec) keep(c *plan.Control, values []string) {
 	}
 }
 
+// changesSession says whether a statement may change settings by a function.
+func changesSession(p *plan.Plan) bool { return p.Taints || p.SetConfig != nil }
+
+// learn takes up what a statement changed by set_config: the setting that it
+// names, or, where it ran code that the router cannot read, the search_path, by
+// which statements are planned. (Whatever else such code changed stays with the
+// connection, which the session keeps.)
+func (x *Exec) learn(p *plan.Plan, a *plan.Args, part *part) error {
+	c := plan.Control{Kind: plan.Set, Name: "search_path"}
+	if p.SetConfig != nil {
+		name, null, err := p.SetConfig[0].Text(a)
+		if err != nil || null {
+			return err
+		}
+		local, _, err := p.SetConfig[2].Text(a)
+		if err != nil {
+			return err
+		}
+		c.Name = strings.ToLower(string(name))
+		c.Local = len(local) > 0 && strings.ContainsRune("tTyY1", rune(local[0])) || strings.EqualFold(string(local), "on")
+	}
+	var v string
+	_, err := x.query(part, "SELECT pg_catalog.current_setting("+quoteLiteral(c.Name)+", true)", func(r *pgwire.Values) {
+		if b, ok := r.Next(); ok {
+			v = string(b)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if had, ok := x.Settings.Get(c.Name); p.SetConfig == nil && (ok && had == v || !ok && v == x.startPath) {
+		return nil
+	}
+	x.keep(&c, []string{v})
+	if !x.txn.block {
+		part.conn.Settings, part.conn.SettingsKey = x.Settings.now, x.Settings.key
+	}
+	return nil
+}
+
 // Discard is DISCARD ALL: connections that the session keeps are given up, its
 // settings are those of its startup packet.
 func (x *Exec) Discard() error {

@@ -328,3 +328,25 @@ func testPsql(t *testing.T, c *clustertest.Cluster, conn *pgx.Conn) {
 		t.Logf("%s\n%s", cmd, out)
 	}
 }
+
+func TestSetConfig(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Options{Servers: 2})
+	conn := c.Connect(t, "app")
+	run(t, conn, "CREATE SCHEMA s2")
+	run(t, conn, "CREATE TABLE s2.w (x text)")
+	run(t, conn, "INSERT INTO s2.w VALUES ('two')")
+	if got := one[string](t, conn, "SELECT set_config($1, $2, false)", "search_path", "s2"); got != "s2" {
+		t.Errorf("set_config: %q", got)
+	}
+	if got := one[string](t, conn, "SELECT x FROM w"); got != "two" {
+		t.Errorf("by set_config with parameters: %q", got)
+	}
+	other := c.Connect(t, "app")
+	refused(t, other, "42P01", "SELECT x FROM w")
+	run(t, other, "DO $$ BEGIN PERFORM set_config('search_path', 's2', false); END $$")
+	if got := one[string](t, other, "SELECT x FROM w"); got != "two" {
+		t.Errorf("by a DO block: %q", got)
+	}
+	run(t, other, "SELECT pg_catalog.set_config('search_path', '', false)")
+	refused(t, other, "42P01", "SELECT x FROM w")
+}
