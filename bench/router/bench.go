@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+type benchOptions struct {
+	rounds, scale, loops, pool         int
+	duration                           time.Duration
+	clients, modes, ways, out, profile string
+	note                               string
+}
+
+func benchFlags(f *flag.FlagSet) *benchOptions {
+	o := &benchOptions{}
+	f.IntVar(&o.rounds, "rounds", 5, "rounds, each with every way in turn; the medians are reported")
+	f.IntVar(&o.scale, "scale", 5, "pgbench's scale factor")
+	f.IntVar(&o.loops, "loops", 0, "the router's event loops at most (0: the number of processors)")
+	f.IntVar(&o.pool, "pool", 20, "backends of PgBouncer, and of the router for each server")
+	f.DurationVar(&o.duration, "duration", 3*time.Second, "of one measurement, in whole seconds")
+	f.StringVar(&o.clients, "clients", "1,16,64", "numbers of clients")
+	f.StringVar(&o.modes, "modes", "simple,extended,prepared", "pgbench's protocol modes")
+	f.StringVar(&o.ways, "ways", "direct,pgbouncer,router,router4", "ways to the server; router4 is the router with four shards")
+	f.StringVar(&o.out, "out", "bench/results/router.md", "file for the table; none where empty")
+	f.StringVar(&o.profile, "profile", "", "file for a CPU profile of the router over the whole run")
+	f.StringVar(&o.note, "note", "", "a remark for the file, such as what else ran on the machine")
+	return o
+}
+
+// way is how queries reach the server.
+type way string
+
+const (
+	direct    way = "direct"
+	pgbouncer way = "pgbouncer"
+	router1   way = "router"
+	router4   way = "router4"
+)
+
+var ways = []way{direct, pgbouncer, router1, router4}
+
+// cell is one kind of measurement.
+type cell struct {
+	mode    string
+	clients int
+	way     way
+}
+
+// sample is one run of pgbench.
+type sample struct {
+	tps     float64       // queries a second
+	latency float64       // milliseconds, pgbench's mean
+	cpu     float64       // microseconds of the proxy's processor time for a query; 0 for direct
+	user    float64       // of it in user mode
+	took    time.Duration // of the whole measurement
+}
+
+// results are the samples by cell, one a round.
+type results map[cell][]sample
+
+func bench(ctx context.Context, o *benchOptions) (err error) {
+	cells, err := plan(o)
+	if err != nil {
+		return err
+	}
+	st, err := startStand(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, st.stop()) }()
+	got := results{}
+	load := []string{loadAverage()}
+	for round := range o.rounds {
+		// Every other round goes the other way about, so that a drift of the machine falls on all.
+		for _, c := range cells {
+			s, err := st.sample(ctx, o, c)
+			if err != nil {
+				return fmt.Errorf("%s, %d clients, %s: %w", c.mode, c.clients, c.way, err)
+			}
+			got[c] = append(got[c], s)
+			fmt.Fprintf(os.Stderr, "round %d, %-8s %2d clients %-9s %7.0f queries/s %6.1f us (user %.1f)\n", round+1, c.mode, c.clients, c.way, s.tps, s.cpu, s.user)
+		}
+		slices.Reverse(cells)
+		load = append(load, loadAverage())
+	}
+	text := report(o, st, got, load)
+	fmt.Print(text)
+	if o.out == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
+		return fmt.Errorf("writing the results: %w", err)
+	}
+	if err := os.WriteFile(o.out, []byte(text), 0o644); err != nil {
+		return fmt.Errorf("writing the results: %w", err)
+	}
+	return nil
+}
+
+// plan lists what a round measures: the ways of one mode and number of clients right after each other.
+func plan(o *benchOptions) ([]cell, error) {
+	if o.rounds < 1 || o.duration < time.Second {
+		return nil, errors.New("at least one round and one second are needed")
+	}
+	var cells []cell
+	for clients := range strings.SplitSeq(o.clients, ",") {
+		n, err := strconv.Atoi(clients)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("number of clients %q", clients)
+		}
+		for mode := range strings.SplitSeq(o.modes, ",") {
+			for w := range strings.SplitSeq(o.ways, ",") {
+				if !slices.Contains(ways, way(w)) {
+					return nil, fmt.Errorf("way %q: there are %v", w, ways)
+				}
+				if way(w) == pgbouncer && mode == "prepared" {
+					continue // its transaction pooling knows prepared statements from 1.21 on
+				}
+				cells = append(cells, cell{mode: mode, clients: n, way: way(w)})
+			}
+		}
+	}
+	return cells, nil
+}
+
+// sample runs pgbench once and takes the proxy's processor time before and after.
+func (st *stand) sample(ctx context.Context, o *benchOptions, c cell) (s sample, err error) {
+	start := time.Now()
+	port, database, proxy := st.pg[0].Port(), oneShard, (*process)(nil)
+	switch c.way {
+	case pgbouncer:
+		proxy = st.bouncer
+	case router4:
+		proxy, database = st.router, fourShards
+	case router1:
+		proxy = st.router
+	}
+	var before, after usage
+	if proxy != nil {
+		port = proxy.port
+		if before, err = readUsage(proxy.cmd.Process.Pid); err != nil {
+			return s, err
+		}
+	}
+	// -s with -S and custom scale would be ignored: pgbench counts the branches, which over four shards a router adds up.
+	out, err := st.pgbench(ctx, port, database, "-S", "-n", "-M", c.mode, "-c", strconv.Itoa(c.clients),
+		"-j", strconv.Itoa(min(2, c.clients)), "-T", strconv.Itoa(int(o.duration.Seconds())))
+	if err != nil {
+		return s, err
+	}
+	if proxy != nil {
+		if after, err = readUsage(proxy.cmd.Process.Pid); err != nil {
+			return s, err
+		}
+	}
+	queries, err1 := number(out, `transactions actually processed: (\d+)`)
+	tps, err2 := number(out, `tps = ([0-9.]+)`)
+	latency, err3 := number(out, `latency average = ([0-9.]+) ms`)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return s, err
+	}
+	micros := func(d time.Duration) float64 { return d.Seconds() * 1e6 / queries }
+	return sample{tps: tps, latency: latency, cpu: micros(after.cpu - before.cpu), user: micros(after.user - before.user), took: time.Since(start)}, nil
+}
+
+func number(text, pattern string) (float64, error) {
+	m := regexp.MustCompile(pattern).FindStringSubmatch(text)
+	if m == nil {
+		return 0, fmt.Errorf("pgbench's output has no %q:\n%s", pattern, text)
+	}
+	return strconv.ParseFloat(m[1], 64)
+}
+
+// loadAverage is the system's load over the last minute, as /proc/loadavg has it.
+func loadAverage() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return "?"
+	}
+	first, _, _ := strings.Cut(string(b), " ")
+	return first
+}
