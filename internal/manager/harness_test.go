@@ -41,8 +41,10 @@ type node struct {
 	stop   func()
 }
 
+// newWorld lets its test run beside others: most of the time they wait.
 func newWorld(t *testing.T, servers int) *world {
 	t.Helper()
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	w := &world{t: t, ctx: ctx, etcd: etcdtest.Start(t)}
