@@ -139,6 +139,7 @@ func login(nc io.ReadWriter, addr string, cred *Credentials) (h hello, err error
 				if err := client.Verify(data); err != nil {
 					return h, pgerr.New(pgerr.InvalidPassword, "the shard's server could not prove that it knows the role's password").WithCause(err)
 				}
+				proved = true
 			default:
 				return h, pgerr.New(pgerr.InvalidAuthorization, "the shard's server asks for an authentication method (%d) that the router refuses; it takes scram-sha-256", code)
 			}
