@@ -50,7 +50,7 @@ func newHTTPServer(r *Router) (*httpServer, error) {
 		return nil, fmt.Errorf("start the HTTP API: %w", err)
 	}
 	h.routes = h.routeTable()
-	lis, err := net.Listen("tcp", r.opts.HTTPAddr)
+	lis, err := new(net.ListenConfig).Listen(r.ctx, "tcp", r.opts.HTTPAddr)
 	if err != nil {
 		h.sessions.close()
 		return nil, fmt.Errorf("listen for HTTP clients on %s: %w", r.opts.HTTPAddr, err)

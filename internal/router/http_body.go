@@ -17,19 +17,12 @@ const maxBody = 16 << 20
 // decode reads a request's JSON body into v: one value, with known fields only.
 // Numbers keep their digits (json.Number).
 func (c *call) decode(v any, memory *budget) error {
-	size := c.ContentLength
-	if size < 0 || size > maxBody {
-		size = maxBody
-	}
 	room := &reserve{of: memory, limit: maxBody}
 	c.held = append(c.held, room)
-	if err := room.take(size); err != nil {
-		return err
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(c.w, c.Body, maxBody))
+	body, err := io.ReadAll(reservingReader{http.MaxBytesReader(c.w, c.Body, maxBody), room})
 	if err != nil {
 		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
+		if errors.As(err, &tooLarge) || errors.Is(err, errMemory) {
 			return err
 		}
 		return badRequest("the body could not be read").because(err)

@@ -131,6 +131,8 @@ func testHTTPStream(t *testing.T, _ *clustertest.Cluster, a *api) {
 		t.Errorf("INSERT: %s", r.body)
 	}
 	a.execute(t, "DELETE FROM customers WHERE id = 2001")
+	// One row beyond the bound of a row.
+	s.do(t, "POST", "/v1/execute", `{"query":"SELECT repeat('x', 40000000)"}`).refusal(t, 422, "RESULT_TOO_LARGE")
 	// More than the bound of a whole answer.
 	big := `{"query":"SELECT repeat('x', 1000000) AS v FROM generate_series(1, 40)"}`
 	a.do(t, "POST", "/v1/execute", big).refusal(t, 422, "RESULT_TOO_LARGE")
@@ -144,6 +146,16 @@ func testHTTPBounds(t *testing.T, _ *clustertest.Cluster, a *api) {
 	if len(r["rows"].([]any)) != 3 || r["truncated"] != true || r["row_count"] != json.Number("3") {
 		t.Errorf("max_rows: %v", r)
 	}
+	// A write whose answer is too large has taken effect, and says so.
+	a.execute(t, "CREATE TABLE wide (id int PRIMARY KEY, v text) WITH (sharding.key = 'id')")
+	for i := range 5 {
+		a.execute(t, "INSERT INTO wide VALUES ($1, repeat('x', 10000000))", i)
+	}
+	r = a.execute(t, "DELETE FROM wide RETURNING v")
+	if n := len(r["rows"].([]any)); n == 0 || n >= 5 || r["truncated"] != true || r["row_count"] != json.Number("5") {
+		t.Errorf("%d rows, truncated %v, count %v", n, r["truncated"], r["row_count"])
+	}
+	a.execute(t, "DROP TABLE wide")
 	r = a.ok(t, "/v1/execute", map[string]any{"query": "SELECT 1", "options": map[string]any{"max_rows": 1}})
 	if r["truncated"] != nil {
 		t.Errorf("not truncated: %v", r)

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -223,7 +224,8 @@ func testHTTPClient(t *testing.T, a *api) {
 		t.Error(err)
 	}
 	_, err = r.Execute(ctx, client.Statement{Query: "INSERT INTO t VALUES (1, 'again')"})
-	if e, ok := err.(*client.Error); !ok || e.Status != 409 || e.SQLState != "23505" || e.RequestID == "" {
+	var e *client.Error
+	if !errors.As(err, &e) || e.Status != 409 || e.SQLState != "23505" || e.RequestID == "" {
 		t.Errorf("%+v", err)
 	}
 }

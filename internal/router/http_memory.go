@@ -2,6 +2,7 @@ package router
 
 import (
 	"errors"
+	"io"
 	"sync/atomic"
 
 	"github.com/sharding-system/sharding/internal/pgerr"
@@ -48,6 +49,20 @@ func (r *reserve) take(n int64) error {
 func (r *reserve) giveBack() {
 	r.of.held.Add(-r.held)
 	r.held = 0
+}
+
+// reservingReader counts what is read.
+type reservingReader struct {
+	from io.Reader
+	room *reserve
+}
+
+func (r reservingReader) Read(p []byte) (int, error) {
+	n, err := r.from.Read(p)
+	if full := r.room.take(int64(n)); full != nil {
+		return n, full
+	}
+	return n, err
 }
 
 var errMemory = sqlError(pgerr.New(pgerr.OutOfMemory, "the router holds too many large requests and answers at this moment").

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/sharding-system/sharding"
 	"github.com/sharding-system/sharding/internal/pgerr"
@@ -208,6 +209,7 @@ func (v *virtual) rollBack() {
 // explain says what an error means after the request's time is over.
 func (v *virtual) explain(ctx context.Context, err error) error {
 	var pg *pgconn.PgError
+	var long *pgproto3.ExceededMaxBodyLenErr
 	late := errors.Is(ctx.Err(), context.DeadlineExceeded)
 	switch {
 	case errors.As(err, &pg):
@@ -216,6 +218,9 @@ func (v *virtual) explain(ctx context.Context, err error) error {
 				WithHint("options.timeout_ms gives it more.").WithCause(err))
 		}
 		return err
+	case errors.As(err, &long):
+		return unprocessable(codeResultTooBig, "a row is longer than %d bytes", maxMessageBody).
+			withHint("Ask for parts of the value: substring(...). If the statement writes, whether it took effect is not known.").because(err)
 	case v.conn.IsClosed() && ctx.Err() != nil:
 		return failed(http.StatusGatewayTimeout, codeUnknown, "the statement did not end in time, and not when it was cancelled: whether it took effect is not known").
 			withHint("Read what it should have written before you repeat it.").because(err)

@@ -26,7 +26,7 @@ const (
 	// then its session is cut off.
 	cancelGrace = 5 * time.Second
 	// maxMessageBody bounds one message of an answer: one row, in bytes.
-	maxMessageBody = 64 << 20
+	maxMessageBody = 32 << 20
 )
 
 // pinnedSettings fix what a value's text depends on beside its type, so that the
@@ -247,7 +247,7 @@ func (v *virtual) look(ctx context.Context, fn func(*session)) error {
 	}
 	s := found.(*session)
 	done := make(chan bool, 1)
-	posted := s.t.Loop().Post(func() {
+	posted := s.home.Load().Post(func() { // a pipe's session stays on its loop
 		if !s.closed {
 			fn(s)
 		}

@@ -336,3 +336,33 @@ func TestExplainLost(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+func TestReserve(t *testing.T) {
+	var b budget
+	r := &reserve{of: &b, limit: 100 << 10}
+	if err := r.take(1); err != nil || b.held.Load() != reserveStep {
+		t.Errorf("%v, %d held", err, b.held.Load())
+	}
+	if err := r.take(reserveStep); err != nil || b.held.Load() != 2*reserveStep {
+		t.Errorf("%v, %d held", err, b.held.Load())
+	}
+	if err := r.take(40 << 10); !errors.Is(err, errResultTooBig) {
+		t.Errorf("beyond the limit: %v", err)
+	}
+	r.giveBack()
+	if b.held.Load() != 0 {
+		t.Errorf("%d held", b.held.Load())
+	}
+	b.held.Store(maxMemory - reserveStep)
+	r = &reserve{of: &b, limit: 1 << 20}
+	if err := r.take(reserveStep); err != nil {
+		t.Error(err)
+	}
+	if _, err := io.ReadAll(reservingReader{strings.NewReader("x"), r}); !errors.Is(err, errMemory) || asHTTPError(err).status != 503 {
+		t.Errorf("beyond the budget: %v", err)
+	}
+	r.giveBack()
+	if b.held.Load() != maxMemory-reserveStep {
+		t.Errorf("%d held", b.held.Load())
+	}
+}

@@ -2,6 +2,7 @@ package router
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -103,8 +104,9 @@ func parseKey(types []sharding.KeyType, parts []string) ([]sharding.Value, error
 		v, err := sharding.ParseValue(t, []byte(parts[i]))
 		if err != nil {
 			e := unprocessable(codeBadData, "component %d of the shard key: %v", i+1, err)
-			if s, ok := err.(*sharding.ValueError); ok {
-				e.sqlstate = s.Code
+			var bad *sharding.ValueError
+			if errors.As(err, &bad) {
+				e.sqlstate = bad.Code
 			}
 			return nil, e
 		}
