@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -79,6 +80,10 @@ func (s *session) beginDDL(p *plan.Plan, a *plan.Args) (*plan.Plan, error) {
 			err = s.ks.refreshNow(ctx)
 		}
 	})
+	if errors.Is(err, catalog.ErrUnavailable) {
+		return nil, pgerr.New(pgerr.CannotConnectNow, "cannot change the schema now: the catalog (etcd) does not answer").
+			WithHint("Nothing was changed. Reads and writes go on meanwhile; run the statement again when the catalog is back.").WithCause(err)
+	}
 	if err != nil {
 		return nil, pgerr.New(pgerr.LockNotAvailable, "cannot change the schema now: the keyspace's lock cannot be had").
 			WithHint("Another schema change may be running, or the catalog (etcd) may be away. Nothing was changed.").WithCause(err)

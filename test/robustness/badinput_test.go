@@ -192,8 +192,7 @@ func unknownNames(t *testing.T, addr string) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, port, _ := strings.Cut(addr, ":")
-			fmt.Sscan(port, &cfg.Port)
+			_, cfg.Port = splitAddr(t, addr)
 			cfg.User, cfg.Password, cfg.Database = c.user, c.password, c.database
 			_, err = pgconn.ConnectConfig(clustertest.Context(t), cfg)
 			var pg *pgconn.PgError

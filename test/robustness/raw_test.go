@@ -141,3 +141,15 @@ func framed(body ...byte) []byte {
 
 // claim is a message's header that says how long it is, without the rest.
 func claim(typ byte, n uint32) []byte { return binary.BigEndian.AppendUint32([]byte{typ}, n) }
+
+func splitAddr(t *testing.T, addr string) (host string, port uint16) {
+	t.Helper()
+	host, text, err := net.SplitHostPort(addr)
+	if err == nil {
+		_, err = fmt.Sscan(text, &port)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host, port
+}

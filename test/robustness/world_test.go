@@ -70,6 +70,25 @@ func newWorld(t *testing.T, servers, routers int) *world {
 	return w
 }
 
+// keysOf yields a key for each server of the keyspace "app".
+func keysOf(t *testing.T, c *clustertest.Cluster) []int64 {
+	t.Helper()
+	var ids []sharding.ShardID
+	for i := range c.Servers {
+		ids = append(ids, sharding.ShardID(fmt.Sprintf("app-%d", i+1)))
+	}
+	m, err := sharding.NewMap(1, sharding.HashPostgres, 256, ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{keys: m}
+	keys := make([]int64, len(ids))
+	for i := range keys {
+		keys[i] = w.keyOn(i)
+	}
+	return keys
+}
+
 // keyOn is a key that nobody has used and whose rows are on a server.
 func (w *world) keyOn(server int) int64 {
 	for {
