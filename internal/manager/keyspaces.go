@@ -244,13 +244,23 @@ func (s *Server) dropShardDatabase(ctx context.Context, sh catalog.Shard) error 
 	return s.with(ctx, sh, sh.Database, func(conn *pgx.Conn) error { return twophase.Uninstall(ctx, conn) })
 }
 
-// reconcileKeyspace finishes a keyspace whose making was cut short: its
-// servers are prepared again and it becomes active.
+// reconcileKeyspace finishes what was cut short: one in the making is prepared
+// again and becomes active, one being dropped goes with its databases.
 func (s *Server) reconcileKeyspace(ctx context.Context, k *catalog.KeyspaceSnapshot) error {
-	if k.State != catalog.KeyspaceCreating || time.Since(k.CreatedAt) < requestTime {
+	shards := sortedShards(k.Shards)
+	switch {
+	case k.State == catalog.KeyspaceDropping:
+		if err := each(shards, func(sh catalog.Shard) error { return s.dropShardDatabase(ctx, sh) }); err != nil {
+			return err
+		}
+		_, err := s.catalog.DropKeyspace(ctx, k.Name)
+		if errors.Is(err, catalog.ErrNotFound) {
+			return nil // whoever began it has finished it
+		}
+		return err
+	case k.State != catalog.KeyspaceCreating || time.Since(k.CreatedAt) < requestTime:
 		return nil // active, or somebody is at it
 	}
-	shards := sortedShards(k.Shards)
 	loc, err := s.checkNewServers(ctx, k.Keyspace, shards, "")
 	if err != nil {
 		return err
