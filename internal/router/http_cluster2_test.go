@@ -190,12 +190,16 @@ func testHTTPBounds(t *testing.T, _ *clustertest.Cluster, a *api) {
 func testHTTPSettings(t *testing.T, _ *clustertest.Cluster, a *api) {
 	for range 20 {
 		a.execute(t, "SET statement_timeout = 12345")
-		a.execute(t, "SET application_name = 'leaked'")
+		a.execute(t, "SELECT set_config('application_name', 'leaked', false)")
+		a.execute(t, "SELECT pg_advisory_lock(4711)")
 		a.execute(t, "PREPARE leaked AS SELECT 1")
 		r := a.execute(t, "SELECT current_setting('statement_timeout') AS t, current_setting('application_name') <> 'leaked' AS a")
 		if rows(t, r) != `[{"a":true,"t":"0"}]` {
 			t.Fatalf("a setting has leaked: %v", r)
 		}
+	}
+	if got := rows(t, a.execute(t, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'")); got != `[{"count":"0"}]` {
+		t.Errorf("advisory locks outlive their request: %s", got)
 	}
 	r := a.ok(t, "/v1/transaction", map[string]any{"statements": []any{
 		map[string]any{"query": "SET LOCAL statement_timeout = 4321"}, map[string]any{"query": "SELECT current_setting('statement_timeout') AS t"}}})
