@@ -81,6 +81,11 @@ func (h *handshake) run() (*session, error) {
 		}
 		su, err := pgwire.ParseStartup(raw)
 		if err != nil {
+			if len(raw) >= 8 && raw[4] == 0 && raw[5] < 3 {
+				// A client of protocol 2 reads errors in that protocol's form.
+				h.c.Write([]byte("EFATAL:  " + pgerr.From(err).Message + "\n\x00"))
+				return nil, h.flush()
+			}
 			return nil, err
 		}
 		switch su.Kind {
