@@ -106,7 +106,8 @@ func (a *app) runDev(ctx context.Context, o devcluster.Options, tour, once bool)
 	terminal := isTerminal(a.stdout)
 	cluster, err := devcluster.Start(ctx, o, devcluster.Watcher{Out: a.stdout, Log: a.stderr, Terminal: terminal, Version: version})
 	if err != nil {
-		if errors.Is(err, context.Canceled) {
+		// Whatever failed then, failed because it was told to stop.
+		if ctx.Err() != nil {
 			return errors.New("stopped before it was ready; nothing is left running")
 		}
 		return err

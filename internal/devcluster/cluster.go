@@ -81,26 +81,28 @@ func Start(ctx context.Context, o Options, w Watcher) (_ *Cluster, err error) {
 	}()
 	progress := w.progress()
 	for _, step := range c.steps() {
-		if err := progress.run(ctx, step.name, step.do); err != nil {
+		if err := progress.run(ctx, step); err != nil {
 			return nil, fmt.Errorf("%s: %w", step.name, err)
 		}
 	}
 	return c, nil
 }
 
+// step is one part of a start; done is what is said of it when it is over.
 type step struct {
-	name string
-	do   func(context.Context) error
+	name, done string
+	do         func(context.Context) error
 }
 
 func (c *Cluster) steps() []step {
+	servers := fmt.Sprintf("PostgreSQL, %d servers,", c.opts.Shards+c.opts.SpareShards)
 	return []step{
-		{"PostgreSQL", c.startPostgres},
-		{"etcd", c.startEtcd},
-		{"manager", c.startManager},
-		{"keyspace " + c.opts.Keyspace, c.makeKeyspace},
-		{"router", c.startRouter},
-		{"a query through the router", c.announce},
+		{"PostgreSQL", servers + " is up", c.startPostgres},
+		{"etcd", "etcd is up", c.startEtcd},
+		{"manager", "manager is up", c.startManager},
+		{"keyspace " + c.opts.Keyspace, "keyspace " + c.opts.Keyspace + " is there", c.makeKeyspace},
+		{"router", "router is up", c.startRouter},
+		{"first query", "a query through the router is answered", c.announce},
 	}
 }
 

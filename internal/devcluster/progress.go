@@ -43,18 +43,18 @@ type stepProgress struct {
 	terminal bool
 }
 
-func (p *stepProgress) run(ctx context.Context, name string, do func(context.Context) error) error {
+func (p *stepProgress) run(ctx context.Context, s step) error {
 	if p.terminal {
-		fmt.Fprintf(p.out, "  starting %s ...", name)
+		fmt.Fprintf(p.out, "  %s ...", s.name)
 	}
 	start := time.Now()
-	err := do(ctx)
+	err := s.do(ctx)
 	if p.terminal {
 		fmt.Fprint(p.out, "\r\x1b[K")
 	}
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.out, "  %s is up (%.1f s)\n", name, time.Since(start).Seconds())
+	fmt.Fprintf(p.out, "  %s (%.1f s)\n", s.done, time.Since(start).Seconds())
 	return nil
 }
