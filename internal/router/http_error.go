@@ -159,10 +159,21 @@ func sqlError(e *pgerr.Error) *httpError {
 	if h.shardingCode == "" {
 		h.shardingCode, h.detail = cutShardingCode(h.detail)
 	}
-	if m.status == http.StatusServiceUnavailable && m.code != codeUnknown {
+	if m.status == http.StatusServiceUnavailable && m.code != codeUnknown && !mayHaveRun(e.Code) {
 		h.retryAfter = retrySeconds
 	}
 	return h
+}
+
+// mayHaveRun says whether the connection to a shard may have been lost under a
+// statement, which then may have taken effect: Retry-After would invite to do it
+// twice. 08001 and 08004 are failures to connect.
+func mayHaveRun(sqlstate string) bool {
+	switch sqlstate {
+	case pgerr.SQLClientUnableToEstablishSQLConnection, pgerr.SQLServerRejectedEstablishmentOfSQLConnection:
+		return false
+	}
+	return strings.HasPrefix(sqlstate, "08")
 }
 
 // cutShardingCode takes our own code off a detail, which it leads on the wire:

@@ -169,6 +169,7 @@ func TestHTTPFaults(t *testing.T) {
 	t.Run("parallel", func(t *testing.T) { testHTTPParallel(t, a) })
 	t.Run("client", func(t *testing.T) { testHTTPClient(t, a) })
 	t.Run("abandoned stream", func(t *testing.T) { testHTTPAbandoned(t, a) })
+	t.Run("overload", func(t *testing.T) { testHTTPOverload(t, c, a) })
 	t.Run("shard away", func(t *testing.T) { testHTTPShardAway(t, c, a) })
 	t.Run("catalog away", func(t *testing.T) { testHTTPCatalogAway(t, c, a) })
 	t.Run("drain", func(t *testing.T) { testHTTPDrain(t, c, a) })
@@ -255,6 +256,34 @@ func testHTTPAbandoned(t *testing.T, a *api) {
 		}
 		return nil
 	})
+}
+
+// testHTTPOverload: beyond the connections that a router may open, a request waits
+// for a while and is then told to come again.
+func testHTTPOverload(t *testing.T, c *clustertest.Cluster, a *api) {
+	r, err := router.New(router.Options{
+		ID: "small", Catalog: c.Catalog, PostgresAddr: "127.0.0.1:0", HTTPAddr: "127.0.0.1:0", JWTSecret: apiSecret, InsecureTrust: true,
+		ServiceUser: c.Servers[0].User, ServicePassword: c.Servers[0].Password, MaxConnections: 1, AcquireTimeout: 300 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	b := &api{url: "http://" + r.HTTPAddr().String(), signer: a.signer, token: a.token}
+	ready(t, b)
+	done := make(chan reply, 1)
+	go func() { done <- b.do(t, "POST", "/v1/execute", `{"query":"SELECT pg_sleep(3), 'occupied' AS v"}`) }()
+	sleeping(t, a, "occupied")
+	got := b.do(t, "POST", "/v1/execute", `{"query":"SELECT pg_sleep(0)"}`)
+	if e := got.refusal(t, 503, "OVERLOADED"); e["sqlstate"] != "53300" || got.header.Get("Retry-After") == "" {
+		t.Errorf("%v %v", got.header, e)
+	}
+	if got := <-done; got.status != 200 {
+		t.Errorf("the request that had the connection: %d %s", got.status, got.body)
+	}
+	if got := b.do(t, "POST", "/v1/execute", `{"query":"SELECT pg_sleep(0)"}`); got.status != 200 {
+		t.Errorf("afterwards: %d %s", got.status, got.body)
+	}
 }
 
 func testHTTPShardAway(t *testing.T, c *clustertest.Cluster, a *api) {

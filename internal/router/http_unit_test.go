@@ -32,7 +32,7 @@ func TestStatusOfSQLState(t *testing.T) {
 		{"23505", 409, codeConstraint, false}, {"22P02", 422, codeBadData, false}, {"42601", 422, codeBadStatement, false},
 		{"42501", 403, codeForbidden, false}, {"0A000", 422, codeNotSupported, false}, {"28P01", 401, codeUnauthorized, false},
 		{"3D000", 404, codeNoKeyspace, false}, {"53300", 503, codeOverloaded, true}, {"57014", 504, codeTimeout, false},
-		{"57P01", 503, codeUnavailable, true}, {"57P03", 503, codeUnavailable, true}, {"08006", 503, codeUnavailable, true},
+		{"57P01", 503, codeUnavailable, true}, {"57P03", 503, codeUnavailable, true}, {"08006", 503, codeUnavailable, false}, {"08001", 503, codeUnavailable, true},
 		{"08007", 503, codeUnknown, false}, {"08P01", 500, codeInternal, false}, {"40001", 409, codeSerialization, false},
 		{"40P01", 409, codeSerialization, false}, {"25006", 403, codeReadOnly, false}, {"25P02", 422, codeState, false},
 		{"55P03", 409, codeLocked, false}, {"54001", 422, codeLimit, false}, {"P0001", 422, codeRaised, false},

@@ -14,6 +14,8 @@ import (
 )
 
 func testHTTPValues(t *testing.T, _ *clustertest.Cluster, a *api) {
+	a.execute(t, "CREATE TYPE mood AS ENUM ('sad', 'it''s ok')")
+	a.execute(t, "CREATE DOMAIN small AS int CHECK (VALUE < 10)")
 	for _, tt := range []struct{ sql, kind, want string }{
 		{"true", "bool", "true"},
 		{"7::int2", "int2", "7"},
@@ -48,6 +50,9 @@ func testHTTPValues(t *testing.T, _ *clustertest.Cluster, a *api) {
 		{"int4range(1,5)", "int4range", `"[1,5)"`},
 		{"ROW(1,'x')", "record", `"(1,x)"`},
 		{"'1 2'::int2vector", "int2vector", `"1 2"`},
+		{"'it''s ok'::mood", "user-defined", `"it's ok"`},
+		{"'{sad,NULL}'::mood[]", "user-defined", `"{sad,NULL}"`},
+		{"7::small", "int4", "7"},
 	} {
 		r := a.do(t, "POST", "/v1/execute", fmt.Sprintf(`{"query":%s}`, quote(t, "SELECT "+tt.sql+" AS v")))
 		var got struct {
