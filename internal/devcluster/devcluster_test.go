@@ -249,6 +249,39 @@ func TestKilledAndStartedAgain(t *testing.T) {
 	}
 }
 
+// Killed at any time of its first start, a cluster starts the next time.
+func TestKilledWhileItStarts(t *testing.T) {
+	dir := dataDir(t)
+	for _, sign := range []string{"postgres/shard-1.new-*/PG_VERSION", "postgres/shard-1/PG_VERSION", "etcd/member"} {
+		child := exec.Command(os.Args[0])
+		child.Env = append(os.Environ(), childDir+"="+dir)
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		tick := time.NewTicker(time.Millisecond)
+		deadline := time.Now().Add(60 * time.Second)
+		for {
+			<-tick.C
+			if found, err := filepath.Glob(filepath.Join(dir, sign)); err != nil || len(found) > 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("no %s within a minute", sign)
+			}
+		}
+		tick.Stop()
+		if err := child.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = child.Wait() // says that it was killed
+	}
+	c := start(t, options(dir))
+	defer stop(t, c)
+	if got := query(t, c.Ready(), "SELECT 1 + 1"); got != "2" {
+		t.Errorf("the cluster answers %q", got)
+	}
+}
+
 func TestServerThatDiesIsStartedAgain(t *testing.T) {
 	c := start(t, options(dataDir(t)))
 	defer stop(t, c)

@@ -24,6 +24,8 @@ const (
 	// restartDelay keeps a server that dies at once from being started in a
 	// tight loop.
 	restartDelay = time.Second
+	// unfinishedMark is in the name of a data directory that is being made.
+	unfinishedMark = ".new-"
 	// initAtOnce is how many data directories are initialised side by side.
 	initAtOnce = 4
 )
@@ -89,12 +91,8 @@ func startServers(ctx context.Context, d *directory, o Options, ports []int, log
 }
 
 func (s *servers) prepareAndStart(ctx context.Context, sv *server, password string) error {
-	// A server that was killed before it finished initdb left no PG_VERSION.
-	if !pgproc.Initialized(sv.dir) {
-		err := s.install.InitDB(ctx, sv.dir, pgproc.InitOptions{Account: s.account, User: superuser, Password: password})
-		if err != nil {
-			return fmt.Errorf("%s: %w", sv.name, err)
-		}
+	if err := s.initialise(ctx, sv, password); err != nil {
+		return fmt.Errorf("%s: %w", sv.name, err)
 	}
 	if err := s.writeAccess(sv.dir); err != nil {
 		return fmt.Errorf("%s: %w", sv.name, err)
@@ -106,6 +104,34 @@ func (s *servers) prepareAndStart(ctx context.Context, sv *server, password stri
 	s.mu.Lock()
 	sv.proc = proc
 	s.mu.Unlock()
+	return nil
+}
+
+// initialise makes the data directory unless it is there. It gets its name when
+// it is complete: initdb writes PG_VERSION first of all, so that one that was
+// killed in the middle would pass for one that was not.
+func (s *servers) initialise(ctx context.Context, sv *server, password string) error {
+	if pgproc.Initialized(sv.dir) {
+		return nil
+	}
+	// An initdb that a killed start left behind may still write into its own.
+	left, err := filepath.Glob(sv.dir + unfinishedMark + "*")
+	if err != nil {
+		return fmt.Errorf("looking for what an earlier start left: %w", err)
+	}
+	for _, dir := range left {
+		if err := os.RemoveAll(dir); err != nil {
+			s.logger.Info("a directory of an earlier start is left for the next one to remove", "directory", dir, "error", err)
+		}
+	}
+	unfinished := sv.dir + unfinishedMark + randomText(6)
+	err = s.install.InitDB(ctx, unfinished, pgproc.InitOptions{Account: s.account, User: superuser, Password: password})
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(unfinished, sv.dir); err != nil {
+		return fmt.Errorf("naming the data directory: %w", err)
+	}
 	return nil
 }
 
