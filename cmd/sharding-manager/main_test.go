@@ -74,11 +74,11 @@ func TestMistakesAreReportedAtOnce(t *testing.T) {
 // reads a changed configuration, and ends when it is told to.
 func TestServesUntilToldToStop(t *testing.T) {
 	dir := t.TempDir()
-	port, metrics := freePort(t), freePort(t)
+	port, metrics, etcd := freePort(t), freePort(t), freePort(t)
 	content := func(level string) object {
 		return object{
 			"server":        object{"host": "127.0.0.1", "port": port},
-			"metadata":      object{"type": "embedded", "data_dir": filepath.Join(dir, "etcd")},
+			"metadata":      object{"type": "embedded", "data_dir": filepath.Join(dir, "etcd"), "endpoints": []string{fmt.Sprintf("127.0.0.1:%d", etcd)}},
 			"security":      object{"jwt_secret": "${SECRET}", "audit_log_path": filepath.Join(dir, "audit.log")},
 			"observability": object{"metrics_port": metrics, "log_path": filepath.Join(dir, "manager.log"), "log_level": level},
 		}

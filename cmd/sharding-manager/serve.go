@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sharding-system/sharding/internal/catalog"
@@ -158,7 +159,11 @@ func openCatalog(ctx context.Context, cfg *config.Manager, log *telemetry.Log) (
 	endpoints := md.Endpoints
 	closeEtcd := func() {}
 	if md.Type == config.MetadataEmbedded {
-		etcd, err := embedded.Start(ctx, embedded.Config{Dir: md.DataDir, Logger: log.Logger})
+		port, err := embeddedPort(md.Endpoints)
+		if err != nil {
+			return nil, nil, err
+		}
+		etcd, err := embedded.Start(ctx, embedded.Config{Dir: md.DataDir, ClientPort: port, Logger: log.Logger})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -177,6 +182,26 @@ func openCatalog(ctx context.Context, cfg *config.Manager, log *telemetry.Log) (
 	}
 	closeEtcd()
 	return nil, nil, err
+}
+
+// defaultEtcdPort is etcd's own for clients.
+const defaultEtcdPort = 2379
+
+// embeddedPort is where an etcd of our own listens, on loopback: routers on
+// this machine are to find it at metadata.endpoints, or where etcd usually is.
+func embeddedPort(endpoints []string) (int, error) {
+	if len(endpoints) == 0 {
+		return defaultEtcdPort, nil
+	}
+	host, port, err := net.SplitHostPort(strings.TrimPrefix(endpoints[0], "http://"))
+	if err != nil || len(endpoints) > 1 || (host != "127.0.0.1" && host != "localhost") {
+		return 0, fmt.Errorf("%w\nmetadata.endpoints: an embedded etcd listens at one address, 127.0.0.1:PORT", errMisuse)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		return 0, fmt.Errorf("metadata.endpoints: %w", err)
+	}
+	return n, nil
 }
 
 // name tells this manager from the others, in the election and in locks.
