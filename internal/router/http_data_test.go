@@ -151,6 +151,11 @@ func testHTTPBounds(t *testing.T, _ *clustertest.Cluster, a *api) {
 	if len(r["rows"].([]any)) != 3 || r["truncated"] != true || r["row_count"] != json.Number("3") {
 		t.Errorf("max_rows: %v", r)
 	}
+	// What cannot be answered does not run on.
+	a.refused(t, 422, "RESULT_TOO_LARGE", "/v1/execute", map[string]any{"query": "SELECT generate_series(1, 1000000000), repeat('x', 1000)"})
+	if r := a.execute(t, "SELECT 1 AS one"); rows(t, r) != `[{"one":1}]` {
+		t.Errorf("after a cancelled statement: %v", r)
+	}
 	// A write whose answer is too large has taken effect, and says so.
 	a.execute(t, "CREATE TABLE wide (id int PRIMARY KEY, v text) WITH (sharding.key = 'id')")
 	for i := range 5 {

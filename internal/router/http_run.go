@@ -65,9 +65,9 @@ func admit(sql string, readOnly bool) error {
 	return nil
 }
 
-// exec runs one statement and gives its rows to sink. An error of the sink does
-// not stop the statement: it is returned at the end. A write that runs alone has
-// then taken effect: that its answer is too large cuts the answer only.
+// exec runs one statement and gives its rows to sink. An error of the sink cancels
+// the statement, but for a write that runs alone: that takes its effect, and when
+// the answer is too large, the answer is cut and nothing else.
 func (v *virtual) exec(ctx context.Context, st *statement, sink rowSink, alone bool) (o outcome, err error) {
 	var types []uint32
 	if composite(st.Params) {
@@ -83,7 +83,7 @@ func (v *virtual) exec(ctx context.Context, st *statement, sink rowSink, alone b
 	}
 	rr := v.conn.ExecParams(ctx, st.Query, texts, nil, nil, nil)
 	var sinkErr error
-	begun := false
+	begun, through := false, alone && mayWrite(st.Query)
 	begin := func() {
 		if fields := rr.FieldDescriptions(); !begun && len(fields) > 0 {
 			begun, o.rows = true, true
@@ -91,20 +91,32 @@ func (v *virtual) exec(ctx context.Context, st *statement, sink rowSink, alone b
 		}
 	}
 	for rr.NextRow() {
-		if begin(); sinkErr == nil {
-			sinkErr = sink.row(rr.Values())
+		if begin(); sinkErr != nil {
+			continue
+		}
+		if sinkErr = sink.row(rr.Values()); sinkErr != nil && !through {
+			v.r.cancel(v.conn.PID(), v.conn.SecretKey())
 		}
 	}
 	tag, err := rr.Close()
+	if sinkErr != nil && !through {
+		return o, sinkErr
+	}
 	if err != nil {
 		return o, err
 	}
 	begin()
 	o.command, o.affected = commandOf(tag), tag.RowsAffected()
-	if sinkErr != nil && !(alone && cutsOnly(sinkErr) && isWrite(o.command)) {
+	if sinkErr != nil && !(cutsOnly(sinkErr) && isWrite(o.command)) {
 		return o, sinkErr
 	}
 	return o, nil
+}
+
+// mayWrite says whether a statement may be one of those that isWrite knows by
+// their tags.
+func mayWrite(sql string) bool {
+	return slices.Contains([]string{"insert", "update", "delete", "merge", "with", "execute"}, verbOf(sql))
 }
 
 // commandOf is a tag without its numbers: "INSERT" of "INSERT 0 1".

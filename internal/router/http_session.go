@@ -147,6 +147,7 @@ func (p *virtualPool) pop(key virtualKey) *virtual {
 			p.busy[v] = struct{}{}
 			return v
 		}
+		v.cutOff()
 	}
 	delete(p.idle, key)
 	return nil
