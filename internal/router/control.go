@@ -163,7 +163,8 @@ func (s *session) prepare(p *plan.Plan, a *plan.Args) error {
 		return pgerr.New(pgerr.FeatureNotSupported, "PREPARE with parameter types is not supported by this version").
 			WithHint("Leave the types out, or prepare by the protocol, as drivers do.")
 	}
-	st, err := s.newStatement(c.Name, a.SQL[c.InnerStart:c.InnerEnd], nil, []byte{0, 0})
+	// The text is the message's, which the next one overwrites.
+	st, err := s.newStatement(c.Name, strings.Clone(a.SQL[c.InnerStart:c.InnerEnd]), nil, []byte{0, 0})
 	if err != nil {
 		return err
 	}

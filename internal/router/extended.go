@@ -68,20 +68,28 @@ func (s *session) parse(body []byte) error {
 		return err
 	}
 	s.refresh()
-	var oids []uint32
-	for i := range v.OIDs.Len() {
-		oids = append(oids, v.OIDs.At(i))
-	}
+	var st *exec.Stmt
 	if name == "" {
 		s.dropUnnamed()
+		if st, err = s.again(&v); err != nil {
+			return err
+		}
 	}
-	st, err := s.newStatement(name, string(v.SQL), oids, append([]byte(nil), v.Rest...))
-	if err != nil {
-		return err
+	if st == nil {
+		var oids []uint32
+		for i := range v.OIDs.Len() {
+			oids = append(oids, v.OIDs.At(i))
+		}
+		if st, err = s.newStatement(name, string(v.SQL), oids, append([]byte(nil), v.Rest...)); err != nil {
+			return err
+		}
 	}
 	s.stmts[name] = st
 	if st.Plan == nil || st.Deferred() {
 		return s.answer(pgwire.TypeParseComplete)
+	}
+	if name == "" {
+		s.keep(st)
 	}
 	s.owed = append(s.owed, st)
 	return nil
@@ -101,8 +109,7 @@ func endsBlock(sql []byte) bool {
 // newStatement plans a statement. Its plan is made again at Bind when the schema
 // has changed meanwhile.
 func (s *session) newStatement(name, sql string, oids []uint32, rest []byte) (*exec.Stmt, error) {
-	s.r.stmtIDs.Add(1)
-	st := &exec.Stmt{ID: s.r.stmtIDs.Load(), Name: name, SQL: sql, OIDs: oids, Rest: rest}
+	st := &exec.Stmt{ID: s.r.stmtIDs.Add(1), Name: name, SQL: sql, OIDs: oids, Rest: rest}
 	if err := s.planStatement(st); err != nil {
 		return nil, err
 	}

@@ -50,6 +50,7 @@ type session struct {
 	args    plan.Args
 
 	stmts   map[string]*exec.Stmt
+	last    *exec.Stmt // the unnamed statement parsed last, see again
 	portals map[string]*exec.Portal
 	unnamed exec.Portal
 	owed    []*exec.Stmt // parsed, but not sent to a shard yet

@@ -1,0 +1,148 @@
+package router_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"runtime"
+	"strconv"
+	"testing"
+
+	"github.com/sharding-system/sharding/internal/clustertest"
+	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/router"
+	"github.com/sharding-system/sharding/internal/telemetry"
+)
+
+// TestAllocations: the router allocates nothing for a statement that it has seen
+// before on one shard. The client here allocates nothing either, PostgreSQL is
+// another process, so what the runtime counts is the router's own.
+func TestAllocations(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	metrics, err := telemetry.NewRouterMetrics(telemetry.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := clustertest.Start(t, clustertest.Options{Servers: 2, Router: func(o *router.Options) { o.Metrics = metrics }})
+	if _, err := c.Connect(t, "app").Exec(context.Background(), "CREATE TABLE t (id bigint PRIMARY KEY, v text) WITH (sharding.key = 'id')"); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range hotPaths() {
+		t.Run(k.name, func(t *testing.T) {
+			w := dialWire(t, c)
+			w.exchange(t, k.before, 1)
+			const queries = 10000
+			run := func(n int) {
+				for i := range n {
+					w.exchange(t, k.message(w.out[:0], 1000+i%1000), 1)
+				}
+			}
+			run(2000) // both shards' connections, buffers and plans
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			run(queries)
+			runtime.ReadMemStats(&after)
+			per := float64(after.Mallocs-before.Mallocs) / queries
+			t.Logf("%.3f allocations, %.0f bytes for a query", per, float64(after.TotalAlloc-before.TotalAlloc)/queries)
+			// The catalog's client and the runtime's own timers go on meanwhile.
+			if per > k.bound {
+				t.Errorf("%.2f allocations for a query, at most %.2f expected", per, k.bound)
+			}
+		})
+	}
+}
+
+// hotPath is a kind of client's query.
+type hotPath struct {
+	name    string
+	before  []byte // sent once; answered by one ReadyForQuery
+	message func(dst []byte, id int) []byte
+	bound   float64
+}
+
+func hotPaths() []hotPath {
+	const sql = "SELECT v FROM t WHERE id = $1"
+	prepare, err := pgwire.AppendParse(nil, "p", sql, nil)
+	if err != nil {
+		panic(err)
+	}
+	return []hotPath{
+		{"simple", pgwire.AppendQuery(nil, "SELECT 1"), func(dst []byte, id int) []byte {
+			at := len(dst)
+			dst = append(dst, pgwire.TypeQuery, 0, 0, 0, 0)
+			dst = append(strconv.AppendInt(append(dst, "SELECT v FROM t WHERE id = "...), int64(id), 10), ";\x00"...)
+			binary.BigEndian.PutUint32(dst[at+1:], uint32(len(dst)-at-1))
+			return dst
+		}, 0.1},
+		{"prepared", pgwire.AppendSync(prepare), func(dst []byte, id int) []byte {
+			return executeMessages(dst, "p", id)
+		}, 0.1},
+		{"unnamed", pgwire.AppendQuery(nil, "SELECT 1"), func(dst []byte, id int) []byte {
+			dst, _ = pgwire.AppendParse(dst, "", sql, nil)
+			return executeMessages(dst, "", id)
+		}, 0.1},
+	}
+}
+
+// executeMessages binds, describes and executes a statement, as drivers do.
+func executeMessages(dst []byte, statement string, id int) []byte {
+	at := len(dst)
+	dst = append(dst, pgwire.TypeBind, 0, 0, 0, 0, 0)
+	dst = append(append(dst, statement...), 0)
+	dst = append(dst, 0, 0, 0, 1, 0, 0, 0, 4)
+	dst = strconv.AppendInt(dst, int64(id), 10) // four digits
+	dst = append(dst, 0, 0)
+	binary.BigEndian.PutUint32(dst[at+1:], uint32(len(dst)-at-1))
+	dst = pgwire.AppendDescribe(dst, pgwire.KindPortal, "")
+	dst = pgwire.AppendExecute(dst, "", 0)
+	return pgwire.AppendSync(dst)
+}
+
+// wire is a client that writes messages and passes over the answers.
+type wire struct {
+	nc   net.Conn
+	r    *bufio.Reader
+	head [5]byte
+	out  []byte
+}
+
+func dialWire(t *testing.T, c *clustertest.Cluster) *wire {
+	t.Helper()
+	nc, err := net.Dial("tcp", c.Router.PostgresAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	w := &wire{nc: nc, r: bufio.NewReader(nc), out: make([]byte, 0, 1024)}
+	hello, err := pgwire.AppendStartup(nil, pgwire.Version30, []pgwire.Param{{Name: "user", Value: c.Servers[0].User}, {Name: "database", Value: "app"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.exchange(t, hello, 1)
+	return w
+}
+
+// exchange sends messages and reads to the n-th ReadyForQuery.
+func (w *wire) exchange(t *testing.T, msg []byte, n int) {
+	if _, err := w.nc.Write(msg); err != nil {
+		t.Fatal(err)
+	}
+	for n > 0 {
+		if _, err := io.ReadFull(w.r, w.head[:]); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.r.Discard(int(binary.BigEndian.Uint32(w.head[1:])) - 4); err != nil {
+			t.Fatal(err)
+		}
+		switch w.head[0] {
+		case pgwire.TypeErrorResponse:
+			t.Fatal("an ErrorResponse")
+		case pgwire.TypeReadyForQuery:
+			n--
+		}
+	}
+}
