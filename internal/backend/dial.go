@@ -46,6 +46,18 @@ var startupOptions = []pgwire.Param{
 	{Name: "client_encoding", Value: "UTF8"},
 }
 
+// watchfulOptions have a server end a statement whose router is gone: without
+// them it notices no sooner than it has something to send. PostgreSQL knows them
+// from version 14 on, and refuses them at startup before (42704) and on systems
+// that cannot do it (22023).
+var watchfulOptions = []pgwire.Param{
+	{Name: "client_connection_check_interval", Value: "2s"},
+}
+
+func refusesOption(err error) bool {
+	return pgerr.Has(err, pgerr.UndefinedObject) || pgerr.Has(err, pgerr.InvalidParameterValue)
+}
+
 // connect opens the TCP connection and, where the target wants TLS, has the
 // server agree to it; the handshake is still to be made. It blocks: it runs in
 // an ordinary goroutine.
@@ -82,8 +94,11 @@ func askTLS(nc net.Conn) error {
 }
 
 // greet sends the startup message and logs in.
-func greet(rw io.ReadWriter, key Key, cred *Credentials) (h hello, err error) {
+func greet(rw io.ReadWriter, key Key, cred *Credentials, watchful bool) (h hello, err error) {
 	params := append([]pgwire.Param{{Name: "user", Value: key.Role}, {Name: "database", Value: key.Database}}, startupOptions...)
+	if watchful {
+		params = append(params, watchfulOptions...)
+	}
 	hello, err := pgwire.AppendStartup(nil, pgwire.Version30, params)
 	if err != nil {
 		return h, err

@@ -42,6 +42,7 @@ type endpoint struct {
 	permits atomic.Int32 // connections that exist or are being made
 	idle    atomic.Int32 // of these, idle in some loop's pool
 	nwait   atomic.Int32 // len(waiters), read without the lock
+	plain   atomic.Bool  // the server does not know watchfulOptions
 
 	mu      sync.Mutex
 	waiters []*waiter // first come, first served
@@ -157,9 +158,21 @@ func (p *Pool) dial(t *loop.Task, cred *Credentials) (*Conn, error) {
 	}, nil
 }
 
-// open connects and logs in. Without TLS all of it runs beside the loop; TLS
+// open connects and logs in, with the options that the server knows.
+func (p *Pool) open(t *loop.Task, cred *Credentials, deadline time.Time) (*loop.Conn, hello, error) {
+	watchful := !p.ep.plain.Load()
+	c, h, err := p.openWith(t, cred, deadline, watchful)
+	if watchful && refusesOption(err) {
+		if c, h, err = p.openWith(t, cred, deadline, false); err == nil {
+			p.ep.plain.Store(true)
+		}
+	}
+	return c, h, err
+}
+
+// openWith connects and logs in. Without TLS all of it runs beside the loop; TLS
 // needs the loop's connection, and so logs in as a coroutine.
-func (p *Pool) open(t *loop.Task, cred *Credentials, deadline time.Time) (c *loop.Conn, h hello, err error) {
+func (p *Pool) openWith(t *loop.Task, cred *Credentials, deadline time.Time, watchful bool) (c *loop.Conn, h hello, err error) {
 	tgt := p.ep.target
 	var nc net.Conn
 	t.Do(func() {
@@ -168,7 +181,7 @@ func (p *Pool) open(t *loop.Task, cred *Credentials, deadline time.Time) (c *loo
 		if nc, err = connect(ctx, tgt); err != nil || tgt.TLS != nil {
 			return
 		}
-		if h, err = greet(nc, p.Key, cred); err != nil {
+		if h, err = greet(nc, p.Key, cred, watchful); err != nil {
 			nc.Close()
 		}
 	})
@@ -180,7 +193,7 @@ func (p *Pool) open(t *loop.Task, cred *Credentials, deadline time.Time) (c *loo
 		return c, h, err
 	}
 	if err = c.StartTLSClient(t, tgt.TLS, deadline); err == nil {
-		h, err = greet(taskIO{t, c, deadline}, p.Key, cred)
+		h, err = greet(taskIO{t, c, deadline}, p.Key, cred, watchful)
 	}
 	if err != nil {
 		c.Close()

@@ -353,7 +353,7 @@ func (w *world) waiting(t *testing.T) (server int) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		for i, s := range w.Servers[:3] {
-			rows := s.Query(t, "app", "SELECT 1 FROM pg_stat_activity WHERE application_name = 'sharding-router' AND wait_event_type = 'Lock'")
+			rows := s.Query(t, "app", "SELECT 1 FROM pg_stat_activity WHERE datname = 'app' AND query LIKE '%sharding.decide(%' AND wait_event_type = 'Lock'")
 			if len(rows) > 0 {
 				return i
 			}

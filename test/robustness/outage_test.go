@@ -141,3 +141,37 @@ func openCatalog(t *testing.T, e *etcdtest.Server) *catalog.Catalog {
 	t.Cleanup(func() { _ = cat.Close() })
 	return cat
 }
+
+// TestDeadRouterLeavesNothing: what a killed router had running on a shard ends
+// there soon, and the locks with it.
+func TestDeadRouterLeavesNothing(t *testing.T) {
+	w := newWorld(t, 1, 1)
+	w.prepare(t)
+	r := w.routers[0]
+	r.start("")
+	conn := connect(t, r.dsn())
+	mustExec(t, conn, "INSERT INTO ledger VALUES (1)")
+	for _, sql := range []string{
+		"UPDATE ledger SET id = id WHERE id = 1 AND pg_sleep(600) IS NOT NULL",
+		"BEGIN; UPDATE ledger SET id = id WHERE id = 1",
+	} {
+		r.kill()
+		r.start("")
+		conn := connect(t, r.dsn())
+		answer := make(chan error, 1)
+		go func() {
+			_, err := conn.PgConn().Exec(context.Background(), sql).ReadAll()
+			answer <- err
+		}()
+		held := "SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND query LIKE '%ledger SET id%' AND state <> 'idle' AND pid <> pg_backend_pid()"
+		clustertest.Eventually(t, sql+" holds its lock", func() error {
+			if len(w.Servers[0].Query(t, "app", held)) == 0 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		r.kill()
+		<-answer
+		clustertest.Eventually(t, sql+" is gone", func() error { return empty(w.Servers[0].Query(t, "app", held)) })
+	}
+}

@@ -129,7 +129,7 @@ func (w *world) eager() *twophase.Resolver {
 // forgotten. No router may run any more.
 func (w *world) settle(t *testing.T) {
 	t.Helper()
-	const routers = "SELECT pid FROM pg_stat_activity WHERE application_name = 'sharding-router'"
+	const routers = "SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
 	for i, s := range w.Servers {
 		clustertest.Eventually(t, fmt.Sprintf("the end of the routers' backends on server %d", i+1), func() error {
 			return empty(s.Query(t, "app", routers))
