@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -37,6 +39,9 @@ type Cluster struct {
 // Options of a cluster.
 type Options struct {
 	Servers int // PostgreSQL servers; 4 where 0
+	// NoTrust: the servers ask for passwords (SCRAM); the router logs itself in
+	// as each one's superuser.
+	NoTrust bool
 	// Router changes the router's options before it starts; may be nil.
 	Router func(*router.Options)
 }
@@ -51,7 +56,10 @@ func Start(t testing.TB, o Options) *Cluster {
 	c := &Cluster{Log: &Log{}, Servers: make([]*pgtest.Server, o.Servers)}
 	c.Etcd = etcdtest.Start(t)
 	for i := range c.Servers {
-		opts := []pgtest.Option{pgtest.WithTrust(), pgtest.WithConfig("max_connections", "200")}
+		opts := []pgtest.Option{pgtest.WithConfig("max_connections", "200")}
+		if !o.NoTrust {
+			opts = append(opts, pgtest.WithTrust())
+		}
 		if i%2 == 1 {
 			opts = append(opts, pgtest.WithSkewedOIDs())
 		}
@@ -111,8 +119,13 @@ func (c *Cluster) Keyspace(t testing.TB, name string, tables ...sharding.Table) 
 		conn.Close(ctx)
 		id := sharding.ShardID(fmt.Sprintf("%s-%d", name, i+1))
 		ids = append(ids, id)
+		password := filepath.Join(t.TempDir(), "password")
+		if err := os.WriteFile(password, []byte(s.Password), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		shards = append(shards, catalog.Shard{
-			ID: id, Name: string(id), Keyspace: name, Database: name, PrimaryEndpoint: s.Addr(), Status: catalog.ShardActive, Username: s.User,
+			PasswordFile: password,
+			ID:           id, Name: string(id), Keyspace: name, Database: name, PrimaryEndpoint: s.Addr(), Status: catalog.ShardActive, Username: s.User,
 		})
 	}
 	m, err := sharding.NewMap(1, sharding.HashPostgres, 256, ids)

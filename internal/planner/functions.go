@@ -208,6 +208,8 @@ func (p *planner) noteBuiltin(f *pg.FuncCall, name string, b schema.Builtin, at 
 		u.unsafe, u.unsafeAt = name, at
 	case strings.HasPrefix(name, "pg_advisory_") || strings.HasPrefix(name, "pg_try_advisory_"):
 		u.advisory, u.advisoryAt = name, at
+		// One taken for the transaction ends with it.
+		u.holds = u.holds || !strings.Contains(name, "_xact_")
 	case sequenceFunctions[name]:
 		u.sequence, u.sequenceAt = name, at
 	case name == "set_config":

@@ -285,6 +285,7 @@ type features struct {
 	unsafeAt   int32
 	advisory   string
 	advisoryAt int32
+	holds      bool // a session-level lock among them
 	sequence   string
 	sequenceAt int32
 	volatile   string

@@ -163,7 +163,7 @@ func (p *planner) unsharded(k kinds) {
 func (p *planner) pins() {
 	u := &p.uses
 	switch {
-	case u.advisory != "":
+	case u.holds:
 		p.p.Pins = "advisory lock"
 	case u.sequence != "":
 		p.p.Pins = "sequence"
