@@ -49,6 +49,7 @@ type Options struct {
 	Logger *slog.Logger
 
 	usePoll bool // tests: poll(2) where there is epoll
+	unfed   bool // tests: a further loop although the machine is busy with other things
 }
 
 func (o *Options) fill() error {
@@ -98,6 +99,7 @@ type Group struct {
 	cpu    chan struct{} // slots for handshakes that compute, so that loops keep a processor
 
 	loops atomic.Pointer[[]*Loop] // only grows; replaced under mu
+	share atomic.Int64            // thousandths of a processor that the process had lately
 	wg    sync.WaitGroup          // loops, listeners, watchdog, workers
 
 	mu        sync.Mutex // guards the fields below and growth
@@ -164,7 +166,7 @@ func (g *Group) SpawnOn(l *Loop, name string, fn func(*Task)) error {
 func (g *Group) pick() *Loop {
 	loops := g.Loops()
 	best := leastBusy(loops)
-	if best != nil && best.load.Load() >= saturated && len(loops) < g.opts.MaxLoops {
+	if best != nil && best.load.Load() >= saturated && len(loops) < g.opts.MaxLoops && g.fed(len(loops)) {
 		l, err := g.grow(len(loops))
 		if err == nil {
 			return l
@@ -174,6 +176,12 @@ func (g *Group) pick() *Loop {
 		}
 	}
 	return best
+}
+
+// fed reports whether loops that are never idle use their processors up, rather than wait for one that the system gives to
+// others. A further loop would take a part of the little there is, and batch less.
+func (g *Group) fed(loops int) bool {
+	return g.opts.unfed || g.share.Load() >= int64(loops)*saturated
 }
 
 // leastBusy compares loads in tenths, because they are sampled, and then the number of tasks.

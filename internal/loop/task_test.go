@@ -230,7 +230,7 @@ func TestMoveTo(t *testing.T) {
 
 // A saturated loop gets a second one, and sessions that look for relief move there.
 func TestRebalance(t *testing.T) {
-	g := newGroup(t, Options{MaxLoops: 2, StallAfter: 2 * time.Millisecond})
+	g := newGroup(t, Options{MaxLoops: 2, StallAfter: 2 * time.Millisecond, unfed: true})
 	moved := make(chan int, 4)
 	var done atomic.Bool
 	for range 4 {
@@ -249,6 +249,33 @@ func TestRebalance(t *testing.T) {
 		t.Errorf("moved to loop %d", id)
 	}
 	done.Store(true)
+}
+
+// A loop that is never idle because others have the processors gets no second one.
+func TestHungryLoopsStayFew(t *testing.T) {
+	var c consumption
+	start := time.Now()
+	share := int64(0)
+	for i := range 100 { // a tick of 25 ms brings 10 ms of processor time
+		share = c.sample(start.Add(time.Duration(i)*25*time.Millisecond), time.Duration(i)*10*time.Millisecond)
+	}
+	if share < 380 || share > 420 {
+		t.Errorf("a share of %d thousandths, not about 400", share)
+	}
+	for _, k := range []struct {
+		share int64
+		loops int
+		fed   bool
+	}{{400, 1, false}, {849, 1, false}, {850, 1, true}, {1000, 2, false}, {1700, 2, true}} {
+		g := &Group{}
+		g.share.Store(k.share)
+		if g.fed(k.loops) != k.fed {
+			t.Errorf("%d loops with %d thousandths of a processor: fed %v", k.loops, k.share, !k.fed)
+		}
+	}
+	if a := processTime(); a <= 0 {
+		t.Errorf("processor time %v", a)
+	}
 }
 
 func TestOneLoopWhileNotSaturated(t *testing.T) {

@@ -5,21 +5,26 @@ import (
 	"fmt"
 	"runtime"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // watch samples the loops: a loop that is not waiting for events and has not moved for StallAfter is reported, and the
-// share of samples in which it was not waiting is its load. So the loops themselves read no clock for it.
+// share of samples in which it was not waiting is its load. So the loops themselves read no clock for it. A loop that
+// the system gives too little of a processor is not waiting either: what the whole process got tells the two apart.
 func (g *Group) watch() {
 	defer g.wg.Done()
 	every := max(g.opts.StallAfter/2, time.Millisecond)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var seen []pulse
+	var got consumption
 	for ticks := 0; ; ticks++ {
 		select {
 		case <-g.ctx.Done():
 			return
 		case now := <-tick.C:
+			g.share.Store(got.sample(now, processTime()))
 			for i, l := range g.Loops() {
 				if i == len(seen) {
 					seen = append(seen, pulse{})
@@ -31,6 +36,39 @@ func (g *Group) watch() {
 			}
 		}
 	}
+}
+
+// average moves towards the newest sample, so that the last 16 or so count; in integers, so it rounds towards the sample.
+func average(mean, sample int64) int64 {
+	step := (sample - mean) / 16
+	if step == 0 && sample != mean {
+		step = (sample - mean) / max(sample-mean, mean-sample)
+	}
+	return mean + step
+}
+
+// consumption is how many thousandths of a processor the process has had lately.
+type consumption struct {
+	at    time.Time
+	spent time.Duration
+	mean  int64
+}
+
+func (c *consumption) sample(now time.Time, spent time.Duration) int64 {
+	if passed := now.Sub(c.at); !c.at.IsZero() && passed > 0 {
+		c.mean = average(c.mean, int64(1000*(spent-c.spent)/passed))
+	}
+	c.at, c.spent = now, spent
+	return c.mean
+}
+
+// processTime is the processor time of this process so far; 0 if the system does not tell.
+func processTime() time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // pulse is what the watchdog last saw of a loop.
@@ -46,13 +84,7 @@ func (p *pulse) sample(l *Loop, now time.Time) {
 	if !idle {
 		busy = 1000
 	}
-	// An exponential average over the last 16 samples or so; integers, so round towards the sample.
-	load := l.load.Load()
-	step := (busy - load) / 16
-	if step == 0 && busy != load {
-		step = (busy - load) / max(busy-load, load-busy)
-	}
-	l.load.Store(load + step)
+	l.load.Store(average(l.load.Load(), busy))
 	if idle || beat != p.beat || p.since.IsZero() {
 		*p = pulse{beat: beat, since: now}
 		return
