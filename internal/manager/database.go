@@ -144,18 +144,35 @@ func dropDatabase(ctx context.Context, conn *pgx.Conn, name string) (kept bool, 
 	if err := refusePrepared(ctx, conn, name); err != nil {
 		return true, err
 	}
-	// DROP DATABASE ... WITH (FORCE) came with 13; this does the same on 12.
-	if _, err := conn.Exec(ctx, "ALTER DATABASE "+quoteName(name)+" ALLOW_CONNECTIONS false"); err != nil {
-		return true, fmt.Errorf("closing database %s: %w", name, err)
-	}
-	if _, err := conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1`, name); err != nil {
-		return true, fmt.Errorf("ending the connections to database %s: %w", name, err)
+	if err := closeDatabase(ctx, conn, name); err != nil {
+		return true, err
 	}
 	// It waits up to five seconds for the ended ones to be gone.
 	if _, err := conn.Exec(ctx, "DROP DATABASE "+quoteName(name)); err != nil {
 		return true, fmt.Errorf("dropping database %s: %w", name, err)
 	}
 	return false, nil
+}
+
+// closeDatabase keeps everybody out of a database. DROP DATABASE ... WITH
+// (FORCE) came with 13; this does the same on 12.
+func closeDatabase(ctx context.Context, conn *pgx.Conn, name string) error {
+	// One whose dropping was cut short is invalid (datconnlimit -2): nobody can
+	// connect to it, and nothing but DROP DATABASE is possible.
+	var invalid bool
+	if err := conn.QueryRow(ctx, `SELECT datconnlimit = -2 FROM pg_database WHERE datname = $1`, name).Scan(&invalid); err != nil {
+		return fmt.Errorf("looking at database %s: %w", name, err)
+	}
+	if invalid {
+		return nil
+	}
+	if _, err := conn.Exec(ctx, "ALTER DATABASE "+quoteName(name)+" ALLOW_CONNECTIONS false"); err != nil {
+		return fmt.Errorf("closing database %s: %w", name, err)
+	}
+	if _, err := conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1`, name); err != nil {
+		return fmt.Errorf("ending the connections to database %s: %w", name, err)
+	}
+	return nil
 }
 
 // refusePrepared refuses when transactions are prepared in the database: they

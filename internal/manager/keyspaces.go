@@ -212,7 +212,13 @@ func (s *Server) dropKeyspace(ctx context.Context, c *call) (answer, error) {
 	if err != nil || c.dryRun {
 		return answer{status: http.StatusNoContent}, err
 	}
-	revision, err := s.catalog.DropKeyspace(ctx, k.Name)
+	// The lock keeps the leader's loop, which finishes what was cut short, away.
+	lock, err := s.lock(ctx, k.Name)
+	if err != nil {
+		return answer{}, err
+	}
+	defer s.unlock(ctx, lock)
+	revision, err := s.catalog.DropKeyspace(ctx, k.Name, lock)
 	if err != nil {
 		return answer{}, err
 	}
@@ -250,14 +256,7 @@ func (s *Server) reconcileKeyspace(ctx context.Context, k *catalog.KeyspaceSnaps
 	shards := sortedShards(k.Shards)
 	switch {
 	case k.State == catalog.KeyspaceDropping:
-		if err := each(shards, func(sh catalog.Shard) error { return s.dropShardDatabase(ctx, sh) }); err != nil {
-			return err
-		}
-		_, err := s.catalog.DropKeyspace(ctx, k.Name)
-		if errors.Is(err, catalog.ErrNotFound) {
-			return nil // whoever began it has finished it
-		}
-		return err
+		return s.finishDropping(ctx, k.Name, shards)
 	case k.State != catalog.KeyspaceCreating || time.Since(k.CreatedAt) < requestTime:
 		return nil // active, or somebody is at it
 	}
@@ -269,5 +268,34 @@ func (s *Server) reconcileKeyspace(ctx context.Context, k *catalog.KeyspaceSnaps
 		return err
 	}
 	_, err = s.activate(ctx, k.Keyspace)
+	return err
+}
+
+// finishDropping goes on with a dropping that nobody is at any more.
+func (s *Server) finishDropping(ctx context.Context, name string, shards []catalog.Shard) error {
+	wait, cancel := context.WithTimeout(ctx, leaderPatience)
+	defer cancel()
+	lock, err := s.catalog.LockKeyspace(wait, name, "manager "+s.id)
+	if errors.Is(err, catalog.ErrLocked) {
+		return nil // somebody is at it
+	}
+	if err != nil {
+		return err
+	}
+	defer s.unlock(ctx, lock)
+	snap, err := s.view.Linearizable(ctx, name)
+	if errors.Is(err, catalog.ErrNotFound) {
+		return nil // whoever was at it has finished it
+	}
+	if err != nil {
+		return err
+	}
+	if k := snap.Keyspace(name); k == nil || k.State != catalog.KeyspaceDropping {
+		return nil
+	}
+	if err := each(shards, func(sh catalog.Shard) error { return s.dropShardDatabase(ctx, sh) }); err != nil {
+		return err
+	}
+	_, err = s.catalog.DropKeyspace(ctx, name, lock)
 	return err
 }

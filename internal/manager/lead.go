@@ -15,6 +15,9 @@ const (
 	reconcileEvery = 10 * time.Second
 	resolveEvery   = time.Second
 	resignTime     = 2 * time.Second
+	// leaderPatience is how long the leader's loop waits for a keyspace's lock
+	// before it does something else first.
+	leaderPatience = time.Second
 )
 
 // leadLoop campaigns, does the leader's work while it leads, and campaigns

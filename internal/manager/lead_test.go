@@ -86,27 +86,34 @@ func TestLeaderResolvesWhatIsLeftPrepared(t *testing.T) {
 	}
 }
 
+// begun is a keyspace that somebody began to make or to drop and left.
+func (w *world) begun(name, state string) {
+	w.t.Helper()
+	ask := w.shard(0, name+"-1")
+	id := sharding.ShardID(ask.ID)
+	shards, err := sharding.NewMap(1, sharding.HashPostgres, 16, []sharding.ShardID{id})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c, err := catalog.Open(w.ctx, catalog.Config{Endpoints: []string{w.etcd.Endpoint()}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer c.Close()
+	k := catalog.Keyspace{Name: name, Hash: sharding.HashPostgres, VnodeCount: 16, HomeShard: id,
+		TwoPhaseCommit: catalog.TwoPhaseRequired, State: state, CreatedAt: longAgo}
+	shard := catalog.Shard{ID: id, Name: ask.ID, Keyspace: name, Database: name, PrimaryEndpoint: ask.PrimaryEndpoint,
+		Status: catalog.ShardActive, Username: ask.Username, PasswordFile: ask.PasswordFile}
+	if _, err := c.CreateKeyspace(w.ctx, k, shards, []catalog.Shard{shard}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // A keyspace whose maker was killed becomes active by the leader's hand.
 func TestLeaderFinishesAKeyspace(t *testing.T) {
 	w := newWorld(t, 1)
 	m := w.manager("one")
-	ask := w.shard(0, "late-1")
-	shard := catalog.Shard{ID: "late-1", Name: "late-1", Keyspace: "late", Database: "late", PrimaryEndpoint: ask.PrimaryEndpoint,
-		Status: catalog.ShardActive, Username: ask.Username, PasswordFile: ask.PasswordFile}
-	shards, err := sharding.NewMap(1, sharding.HashPostgres, 16, []sharding.ShardID{"late-1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := catalog.Open(w.ctx, catalog.Config{Endpoints: []string{w.etcd.Endpoint()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	k := catalog.Keyspace{Name: "late", Hash: sharding.HashPostgres, VnodeCount: 16, HomeShard: "late-1", TwoPhaseCommit: catalog.TwoPhaseRequired,
-		State: catalog.KeyspaceCreating, CreatedAt: longAgo}
-	if _, err := c.CreateKeyspace(w.ctx, k, shards, []catalog.Shard{shard}); err != nil {
-		t.Fatal(err)
-	}
+	w.begun("late", catalog.KeyspaceCreating)
 	w.eventually("the keyspace is active", func() bool {
 		k, err := m.Keyspace(w.ctx, "late")
 		return err == nil && k.State == "active"
@@ -114,4 +121,18 @@ func TestLeaderFinishesAKeyspace(t *testing.T) {
 	if rows := w.servers[0].Query(t, "late", "SELECT to_regclass('sharding.decision')::text"); rows[0][0] != "sharding.decision" {
 		t.Errorf("its database holds %v", rows)
 	}
+}
+
+// So does one that was being dropped go, with the database that was made for
+// it.
+func TestLeaderFinishesADropping(t *testing.T) {
+	w := newWorld(t, 1)
+	m := w.manager("one")
+	w.servers[0].Exec(t, "postgres", "CREATE DATABASE gone TEMPLATE template0")
+	w.servers[0].Exec(t, "postgres", "COMMENT ON DATABASE gone IS 'made by the sharding system for keyspace gone'")
+	w.begun("gone", catalog.KeyspaceDropping)
+	w.eventually("the keyspace is gone", func() bool {
+		_, err := m.Keyspace(w.ctx, "gone")
+		return client.IsNotFound(err) && len(w.servers[0].Query(t, "postgres", "SELECT FROM pg_database WHERE datname = 'gone'")) == 0
+	})
 }
