@@ -63,6 +63,7 @@ func (x *Exec) commit() (string, error) {
 		x.Settings.restore(x.txn.before)
 	}
 	x.ended(multi, committed)
+	x.lastEnd = out.State
 	switch {
 	case out.Err != nil:
 		return "", out.Err

@@ -92,10 +92,11 @@ type Exec struct {
 	// statement ran on.
 	LastShards []int
 
-	txn   txn
-	ext   ext
-	pools []*backend.Pool // by shard, for Place
-	place *Place          // that pools is for
+	txn     txn
+	lastEnd twophase.State
+	ext     ext
+	pools   []*backend.Pool // by shard, for Place
+	place   *Place          // that pools is for
 
 	free      []*part // for reuse
 	shbuf     []int

@@ -284,6 +284,14 @@ func (x *Exec) BeginSeries() {
 	}
 }
 
+// OpenImplicit opens a block for what must be one transaction with what follows
+// in the same Query or pipeline, unless one is open.
+func (x *Exec) OpenImplicit() {
+	if !x.txn.block {
+		x.openBlock("BEGIN", false, false)
+	}
+}
+
 // EndSeries commits or rolls it back, unless the client's own BEGIN took it over.
 func (x *Exec) EndSeries(failed bool) error {
 	x.inSeries = false

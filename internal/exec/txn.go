@@ -4,6 +4,7 @@ import (
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/pgwire"
 	"github.com/sharding-system/sharding/internal/plan"
+	"github.com/sharding-system/sharding/internal/twophase"
 )
 
 // txn is the session's transaction: nothing on any shard until a statement
@@ -44,6 +45,15 @@ func (x *Exec) InBlock() bool { return x.txn.explicit }
 // Bound says whether the transaction holds connections: the session's Place
 // must then stay as it is.
 func (x *Exec) Bound() bool { return len(x.txn.parts) > 0 }
+
+// Failed says whether the open block can only be rolled back.
+func (x *Exec) Failed() bool { return x.txn.block && x.txn.failed }
+
+// LastEnd is how the last block ended, since Began was called.
+func (x *Exec) LastEnd() twophase.State { return x.lastEnd }
+
+// Began forgets how the last block ended: Aborted until another one has.
+func (x *Exec) Began() { x.lastEnd = twophase.Aborted }
 
 // Fail marks the open block as failed: every part must roll back.
 func (x *Exec) Fail() {
@@ -182,6 +192,7 @@ func (x *Exec) rollback() error {
 	}
 	x.Settings.restore(x.txn.before)
 	x.ended(multi, false)
+	x.lastEnd = twophase.Aborted
 	return fatal
 }
 

@@ -18,7 +18,7 @@ func (s *session) control(p *plan.Plan, a *plan.Args) error {
 		_, err := s.x.Control(c)
 		return s.tagged(p.Command, err)
 	case plan.Savepoint, plan.RollbackTo, plan.Release:
-		return s.tagged(s.x.Control(c))
+		return s.savepoint(c)
 	case plan.Commit, plan.Rollback:
 		return s.endBlock(c)
 	}
@@ -67,10 +67,28 @@ func (s *session) tagged(tag string, err error) error {
 // endBlock is COMMIT and ROLLBACK; declarations that the block's DDL made become
 // visible, or go, with it.
 func (s *session) endBlock(c *plan.Control) error {
+	if c.Kind == plan.Rollback || s.x.Failed() {
+		s.takeBack(s.ddl.start)
+	}
 	tag, err := s.x.Control(c)
-	committed := err == nil && tag == "COMMIT"
-	if e := s.ddl.settle(s, committed); e != nil && err == nil {
+	if exec.Fatal(err) {
+		return err // abandon settles
+	}
+	if e := s.ddl.settle(s, s.x.LastEnd()); e != nil && err == nil {
 		err = e
+	}
+	return s.tagged(tag, err)
+}
+
+// savepoint is SAVEPOINT, RELEASE and ROLLBACK TO; the transaction's view of the
+// schema goes back with the last.
+func (s *session) savepoint(c *plan.Control) error {
+	if at := s.ddl.save(c.Name); c.Kind == plan.RollbackTo && at >= 0 {
+		s.takeBack(s.ddl.at(at))
+	}
+	tag, err := s.x.Control(c)
+	if err == nil {
+		s.ddl.savepoint(c)
 	}
 	return s.tagged(tag, err)
 }

@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
-	"github.com/sharding-system/sharding"
 	"github.com/sharding-system/sharding/internal/catalog"
 	"github.com/sharding-system/sharding/internal/exec"
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/plan"
 	"github.com/sharding-system/sharding/internal/schema"
+	"github.com/sharding-system/sharding/internal/twophase"
 )
 
 // lockWait bounds how long DDL waits for another session's DDL.
@@ -21,48 +24,56 @@ const lockWait = 30 * time.Second
 // lock is held from its first statement to the end of the transaction, kinds are
 // in the catalog before the tables can be seen, and go again if they never are.
 type ddl struct {
-	lock   *catalog.Lock
-	made   map[catalog.TableName]bool  // declarations put by this transaction
-	drop   map[catalog.TableName]int64 // declarations to delete once it has committed
-	tabs   map[string]sharding.Table   // the keyspace's declarations as the transaction sees them
-	schema *schema.Snapshot            // the schema as the transaction sees it; nil: the keyspace's
+	lock    *catalog.Lock
+	start   declarations                   // as they were when the lock was taken
+	tabs    declarations                   // as the transaction sees them
+	touched map[catalog.TableName]struct{} // where start and tabs may differ, or have differed
+	schema  *schema.Snapshot               // the schema as the transaction sees it; nil: the keyspace's
+	saves   []saved                        // at the transaction's savepoints
 }
 
 // tables are the declarations that a statement is planned with.
-func (d *ddl) tables(st *state) map[string]sharding.Table {
-	if d.tabs != nil {
+func (d *ddl) tables(st *state) declarations {
+	if d.lock != nil {
 		return d.tabs
 	}
 	return st.tables
 }
 
-// define carries out a statement that changes schemas.
-func (s *session) define(p *plan.Plan, a *plan.Args) error {
+// define carries out a statement that changes schemas. sole: it is alone in its
+// Query, so that nothing of its transaction follows.
+func (s *session) define(p *plan.Plan, a *plan.Args, sole bool) error {
 	if err := s.x.Aborted(); err != nil {
 		return err
 	}
 	p, err := s.beginDDL(p, a)
-	if err != nil {
-		s.x.Fail()
-		return s.endDDL(err)
-	}
-	if err := s.declare(p.DDL); err != nil {
-		s.x.Fail()
-		return s.endDDL(err)
-	}
-	if p.DDL.CatalogOnly {
-		if err = s.x.Empty(p.DDL.RequireEmpty); err == nil {
-			s.tagged(p.Command, nil)
+	if err == nil {
+		if p.DDL.CatalogOnly || !sole && !p.NotInBlock {
+			s.x.OpenImplicit()
 		}
-	} else {
-		_, err = s.x.Run(p, a, false)
+		err = s.runDDL(p, a)
 	}
 	if err != nil {
 		s.x.Fail()
-		return s.endDDL(err)
+		return s.endDDL(p, err, sole)
 	}
 	s.forget(p.DDL)
-	return s.endDDL(nil)
+	return s.endDDL(p, nil, sole)
+}
+
+func (s *session) runDDL(p *plan.Plan, a *plan.Args) error {
+	// What changes its kind must be empty, and stay so to the transaction's end.
+	if err := s.x.Empty(p.DDL.RequireEmpty); err != nil {
+		return err
+	}
+	if err := s.declare(p); err != nil {
+		return err
+	}
+	if p.DDL.CatalogOnly {
+		return s.tagged(p.Command, nil)
+	}
+	_, err := s.x.Run(p, a, false)
+	return err
 }
 
 // beginDDL takes the keyspace's lock and plans the statement again under it, with
@@ -89,8 +100,11 @@ func (s *session) beginDDL(p *plan.Plan, a *plan.Args) (*plan.Plan, error) {
 			WithHint("Another schema change may be running, or the catalog (etcd) may be away. Nothing was changed.").WithCause(err)
 	}
 	s.refresh()
+	s.x.Began()
+	s.ddl.start = s.ks.state.Load().tables
+	s.ddl.tabs = s.ddl.start
 	s.lex.Lex(a.SQL)
-	fresh, _, err := s.makePlan(a.SQL, nil)
+	fresh, _, err := s.makePlan(strings.Clone(a.SQL), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -101,98 +115,28 @@ func (s *session) beginDDL(p *plan.Plan, a *plan.Args) (*plan.Plan, error) {
 	return fresh, nil
 }
 
-// declare records the kinds of the tables that a statement makes.
-func (s *session) declare(d *plan.DDLPlan) error {
-	st := s.ks.state.Load()
-	tabs := s.ddl.tables(st)
-	for _, decl := range d.Declare {
-		key := decl.Table.Schema + "." + decl.Table.Name
-		name := catalog.TableName{Schema: decl.Table.Schema, Name: decl.Table.Name}
-		if have, ok := tabs[key]; ok && have.DeclaredBy == "operator" && !d.CatalogOnly {
-			continue
-		}
-		var version int64
-		if d := s.r.view.Snapshot().Keyspace(s.database).Table(name.Schema, name.Name); d != nil {
-			version = d.Version
-		}
-		if err := s.putTable(decl.Table, version); err != nil {
-			return err
-		}
-		if s.ddl.made == nil {
-			s.ddl.made = map[catalog.TableName]bool{}
-		}
-		if version == 0 {
-			s.ddl.made[name] = true
-		}
-		delete(s.ddl.drop, name)
-		s.overlay(st, key, &decl.Table)
-	}
-	return nil
-}
-
-func (s *session) putTable(t sharding.Table, version int64) error {
-	var err error
-	s.t.Do(func() {
-		ctx, cancel := context.WithTimeout(s.r.ctx, lockWait)
-		defer cancel()
-		_, err = s.r.opts.Catalog.PutTable(ctx, s.database, catalog.Decl{Table: t, Version: version}, s.ddl.lock)
-	})
-	if err != nil {
-		return pgerr.New(pgerr.ObjectNotInPrerequisiteState, "cannot record the kind of table %s in the catalog", t.QualifiedName()).
-			WithHint("Nothing was changed. Try again.").WithCause(err)
-	}
-	return nil
-}
-
-// overlay changes a declaration in the transaction's own view; nil takes it out.
-func (s *session) overlay(st *state, key string, t *sharding.Table) {
-	if s.ddl.tabs == nil {
-		s.ddl.tabs = make(map[string]sharding.Table, len(st.tables)+1)
-		for k, v := range st.tables {
-			s.ddl.tabs[k] = v
-		}
-	}
-	if t == nil {
-		delete(s.ddl.tabs, key)
-	} else {
-		s.ddl.tabs[key] = *t
-	}
-}
-
-// forget notes declarations that go, or move, with the tables.
-func (s *session) forget(d *plan.DDLPlan) {
-	st := s.ks.state.Load()
-	entry := s.r.view.Snapshot().Keyspace(s.database)
-	if entry == nil {
-		return
-	}
-	for _, n := range d.Drop {
-		decl := entry.Table(n.Schema, n.Name)
-		if decl == nil || decl.DeclaredBy == "operator" {
-			continue
-		}
-		if s.ddl.drop == nil {
-			s.ddl.drop = map[catalog.TableName]int64{}
-		}
-		s.ddl.drop[catalog.TableName{Schema: n.Schema, Name: n.Name}] = decl.Version
-		s.overlay(st, n.Schema+"."+n.Name, nil)
-	}
-}
-
-// endDDL settles at once what runs outside a block; inside one the transaction's
-// own view of the schema is read anew, from its own connection.
-func (s *session) endDDL(err error) error {
+// endDDL settles at once what has ended already; inside a block the transaction's
+// own view of the schema is read anew, from its own connection, unless nothing
+// follows.
+func (s *session) endDDL(p *plan.Plan, err error, sole bool) error {
 	if exec.Fatal(err) {
 		return err
 	}
-	if !s.x.Open() {
-		if e := s.ddl.settle(s, err == nil); e != nil && err == nil {
-			return e
+	if s.x.Open() {
+		if err == nil && (!sole || s.x.InBlock()) {
+			err = s.viewFromInside()
 		}
 		return err
 	}
-	if err == nil {
-		err = s.viewFromInside()
+	end := s.x.LastEnd()
+	switch {
+	case err == nil, p != nil && p.NotInBlock:
+		end = twophase.Committed // on some shards at least
+	case pgerr.Has(err, pgerr.ConnectionFailure):
+		end = twophase.InDoubt
+	}
+	if e := s.ddl.settle(s, end); e != nil && err == nil {
+		return e
 	}
 	return err
 }
@@ -208,30 +152,37 @@ func (s *session) viewFromInside() error {
 	return nil
 }
 
-// settle ends a transaction's DDL: declarations that were made go if it did not
-// commit, those of dropped tables go if it did; every router learns of the new
-// schema; the lock is given back.
-func (d *ddl) settle(s *session, committed bool) error {
-	if d.lock == nil {
+// settleDDL settles the DDL of a transaction that has ended, if it has.
+func (s *session) settleDDL() error {
+	if s.x.Open() {
 		return nil
 	}
-	lock, made, drop := d.lock, d.made, d.drop
+	s.ddl.saves = nil
+	return s.ddl.settle(s, s.x.LastEnd())
+}
+
+// settle ends a transaction's DDL: the catalog's declarations become what the
+// outcome makes true, every router learns of the new schema, the lock is given
+// back.
+func (d *ddl) settle(s *session, end twophase.State) error {
+	if d.lock == nil {
+		d.saves = nil
+		return nil
+	}
+	done := *d
 	*d = ddl{}
 	var err error
 	s.t.Do(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.r.ctx), lockWait)
 		defer cancel()
-		err = s.r.settle(ctx, s.database, lock, made, drop, committed)
-		if err == nil && committed {
+		if err = s.r.settle(ctx, s.database, &done, end); err == nil {
 			err = s.ks.refreshNow(ctx)
 		}
-		if e := lock.Unlock(ctx); e != nil {
-			s.r.log.Warn("cannot give a keyspace's lock back; it goes with its lease", "keyspace", s.database, "err", e)
-		}
+		s.r.unlock(ctx, s.database, done.lock)
 	})
 	if err != nil {
-		s.r.log.Error("the catalog is not in step with a schema change", "keyspace", s.database, "committed", committed, "err", err)
-		if committed {
+		s.r.log.Error("the catalog is not in step with a schema change", "keyspace", s.database, "transaction", end, "err", err)
+		if end == twophase.Committed {
 			return pgerr.New(pgerr.TransactionResolutionUnknown, "the schema was changed on the shards, but the catalog could not be told").
 				WithHint("Other routers learn of it when the catalog answers again: run any schema change then.").WithCause(err)
 		}
@@ -241,31 +192,21 @@ func (d *ddl) settle(s *session, committed bool) error {
 	return nil
 }
 
-func (r *Router) settle(ctx context.Context, keyspace string, lock *catalog.Lock, made map[catalog.TableName]bool, drop map[catalog.TableName]int64, committed bool) error {
-	snap, err := r.view.Linearizable(ctx, keyspace)
-	if err != nil {
+// settle brings the catalog to a transaction's outcome.
+func (r *Router) settle(ctx context.Context, keyspace string, d *ddl, end twophase.State) error {
+	names := slices.Collect(maps.Keys(d.touched))
+	changed, err := r.recordTables(ctx, keyspace, d.lock, names, d.wanted(end), end != twophase.InDoubt)
+	if err != nil || changed || end == twophase.Aborted {
 		return err
 	}
-	entry := snap.Keyspace(keyspace)
-	if committed {
-		for n, version := range drop {
-			if _, err := r.opts.Catalog.DeleteTable(ctx, keyspace, n, version, lock); err != nil {
-				return err
-			}
-		}
-	} else {
-		for n := range made {
-			d := entry.Table(n.Schema, n.Name)
-			if d == nil {
-				continue
-			}
-			if _, err := r.opts.Catalog.DeleteTable(ctx, keyspace, n, d.Version, lock); err != nil {
-				return err
-			}
-		}
-	}
-	_, err = r.opts.Catalog.BumpSchema(ctx, keyspace, lock)
+	_, err = r.opts.Catalog.BumpSchema(ctx, keyspace, d.lock)
 	return err
+}
+
+func (r *Router) unlock(ctx context.Context, keyspace string, lock *catalog.Lock) {
+	if err := lock.Unlock(ctx); err != nil {
+		r.log.Warn("cannot give a keyspace's lock back; it goes with its lease", "keyspace", keyspace, "err", err)
+	}
 }
 
 // abandon settles the DDL of a session that ends in the middle of it: whatever
@@ -274,7 +215,11 @@ func (d *ddl) abandon(s *session) {
 	if d.lock == nil {
 		return
 	}
-	lock, made := d.lock, d.made
+	end := twophase.Aborted
+	if s.x != nil && !s.x.Open() {
+		end = s.x.LastEnd()
+	}
+	done := *d
 	*d = ddl{}
 	r, keyspace := s.r, s.database
 	r.wg.Add(1)
@@ -282,11 +227,9 @@ func (d *ddl) abandon(s *session) {
 		defer r.wg.Done()
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.ctx), lockWait)
 		defer cancel()
-		if err := r.settle(ctx, keyspace, lock, made, nil, false); err != nil {
-			r.log.Error("cannot take back the declarations of a broken-off schema change", "keyspace", keyspace, "err", err)
+		if err := r.settle(ctx, keyspace, &done, end); err != nil {
+			r.log.Error("cannot settle the declarations of a broken-off schema change", "keyspace", keyspace, "transaction", end, "err", err)
 		}
-		if err := lock.Unlock(ctx); err != nil {
-			r.log.Warn("cannot give a keyspace's lock back; it goes with its lease", "keyspace", keyspace, "err", err)
-		}
+		r.unlock(ctx, keyspace, done.lock)
 	}()
 }

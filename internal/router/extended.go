@@ -394,7 +394,7 @@ func (s *session) runDeferred(po *exec.Portal) error {
 	case plan.Local:
 		return s.control(p, a)
 	case plan.DDL:
-		return s.define(p, a)
+		return s.define(p, a, false)
 	}
 	return s.x.ExtRun(po)
 }
@@ -451,6 +451,9 @@ func (s *session) endPipeline() error {
 		}
 		s.fail(err)
 	}
+	if err := s.settleDDL(); err != nil {
+		s.fail(err)
+	}
 	return nil
 }
 
@@ -465,6 +468,9 @@ func (s *session) sync() error {
 	}
 	failed := s.broken
 	s.broken = false
+	if failed && !s.x.InBlock() {
+		s.takeBack(s.ddl.start)
+	}
 	ready, err := s.x.ExtSync(failed)
 	if err != nil {
 		if exec.Fatal(err) {
@@ -473,7 +479,7 @@ func (s *session) sync() error {
 		s.fail(err)
 	}
 	if !s.x.InBlock() {
-		if e := s.ddl.settle(s, err == nil && !failed); e != nil {
+		if e := s.settleDDL(); e != nil {
 			s.fail(e)
 		}
 		clear(s.portals)

@@ -66,10 +66,16 @@ func (s *session) finish(ready bool, err error) error {
 	if ready {
 		return nil
 	}
+	if err != nil && !s.x.InBlock() {
+		s.takeBack(s.ddl.start)
+	}
 	if e := s.x.EndImplicit(err != nil); e != nil {
 		if exec.Fatal(e) {
 			return e
 		}
+		s.fail(e)
+	}
+	if e := s.settleDDL(); e != nil {
 		s.fail(e)
 	}
 	s.shardsTold()
@@ -92,6 +98,9 @@ func (s *session) series(sql string, spans []planner.Span) error {
 			break
 		}
 	}
+	if failed != nil && !s.x.InBlock() {
+		s.takeBack(s.ddl.start)
+	}
 	err := s.x.EndSeries(failed != nil)
 	if failed == nil {
 		failed = err
@@ -104,7 +113,7 @@ func (s *session) series(sql string, spans []planner.Span) error {
 		}
 		s.fail(failed)
 	}
-	if err := s.ddl.settle(s, failed == nil); err != nil {
+	if err := s.settleDDL(); err != nil {
 		s.fail(err)
 	}
 	s.ready()
@@ -159,7 +168,7 @@ func (s *session) run(p *plan.Plan, a *plan.Args, sole bool) (bool, error) {
 	case plan.Local:
 		return false, s.control(p, a)
 	case plan.DDL:
-		return false, s.define(p, a)
+		return false, s.define(p, a, sole)
 	}
 	return s.x.Run(p, a, sole && !s.quiet)
 }
