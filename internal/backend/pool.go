@@ -46,17 +46,6 @@ type endpoint struct {
 
 	mu      sync.Mutex
 	waiters []*waiter // first come, first served
-
-}
-
-type waiter struct {
-	pool *Pool
-	task *loop.Task
-	conn *Conn // handed over
-	pass bool  // a permit was handed over: dial
-	// Guarded by endpoint.mu: served once it left the queue to be given
-	// something, done once it has been given it or gave up.
-	served, done bool
 }
 
 // Pool is the idle connections of one Key on one loop. Only that loop's
@@ -66,6 +55,8 @@ type Pool struct {
 	loop *loop.Loop
 	ep   *endpoint
 	idle []*Conn // the most recently used last
+	// spare are waiters that nobody knows any more, for reuse.
+	spare []*waiter
 }
 
 // New makes an empty set of pools.
@@ -202,90 +193,6 @@ func (p *Pool) openWith(t *loop.Task, cred *Credentials, deadline time.Time, wat
 	return c, h, nil
 }
 
-// queue waits at the bound.
-func (p *Pool) queue(t *loop.Task, cred *Credentials) (*Conn, error) {
-	ep := p.ep
-	timeout := ep.pools.opts.Load().AcquireTimeout
-	deadline := time.Now().Add(timeout)
-	w := &waiter{pool: p, task: t}
-	ep.mu.Lock()
-	ep.waiters = append(ep.waiters, w)
-	ep.nwait.Add(1)
-	ep.mu.Unlock()
-	// A connection that went idle before we queued, on any loop, serves us too.
-	if ep.idle.Load() > 0 {
-		ep.pools.offerIdle(ep)
-	}
-	// Permits that came free between our look and our queueing likewise.
-	if ep.tryPermit() {
-		ep.passPermit()
-	}
-	for {
-		ep.mu.Lock()
-		done := w.done
-		ep.mu.Unlock()
-		if done {
-			break
-		}
-		_, err := t.Wait(deadline)
-		if err != nil || !time.Now().Before(deadline) {
-			if ep.abandon(w) {
-				if err != nil {
-					return nil, err // the router stops
-				}
-				return nil, pgerr.New(pgerr.TooManyConnections, "no connection to the shard's server came free within %s", timeout).
-					WithDetail("All %d connections that this router may open to %s are in use.", ep.pools.opts.Load().MaxConnections, p.Key.Addr).
-					WithHint("Raise sharding.max_connections (and the server's max_connections), or shorten transactions.")
-			}
-		}
-	}
-	if w.conn != nil {
-		w.conn.taken = true
-		return w.conn, nil
-	}
-	return p.dial(t, cred)
-}
-
-// abandon takes w out of the queue; false when it was given something already.
-func (ep *endpoint) abandon(w *waiter) bool {
-	ep.mu.Lock()
-	defer ep.mu.Unlock()
-	if w.served {
-		return false
-	}
-	w.served, w.done = true, true
-	for i, x := range ep.waiters {
-		if x == w {
-			ep.waiters = append(ep.waiters[:i], ep.waiters[i+1:]...)
-			break
-		}
-	}
-	ep.nwait.Add(-1)
-	return true
-}
-
-// first takes the waiter at the head of the queue, nil when there is none.
-func (ep *endpoint) first() *waiter {
-	ep.mu.Lock()
-	defer ep.mu.Unlock()
-	if len(ep.waiters) == 0 {
-		return nil
-	}
-	w := ep.waiters[0]
-	w.served = true
-	ep.waiters = append(ep.waiters[:0], ep.waiters[1:]...)
-	ep.nwait.Add(-1)
-	return w
-}
-
-// finish tells w, whose conn or pass is set, on w's own loop.
-func (ep *endpoint) finish(w *waiter) {
-	ep.mu.Lock()
-	w.done = true
-	ep.mu.Unlock()
-	w.task.WakeFromAnywhere()
-}
-
 // giveBackPermit ends a permit, or passes it on to who waits.
 func (ep *endpoint) giveBackPermit() {
 	if ep.nwait.Load() > 0 {
@@ -356,7 +263,7 @@ func (p *Pool) hand(c *Conn, w *waiter) {
 	switch {
 	case w.pool == p:
 		w.conn = c
-		ep.finish(w)
+		ep.finishHere(w)
 	case w.pool.Key == p.Key:
 		d, err := c.Conn.Detach()
 		if err != nil {
@@ -372,7 +279,7 @@ func (p *Pool) hand(c *Conn, w *waiter) {
 			} else {
 				c.Conn, c.pool, w.conn = lc, w.pool, c
 			}
-			ep.finish(w)
+			ep.finishHere(w)
 		})
 	default:
 		c.Conn.Close()

@@ -167,6 +167,8 @@ func (x *Exec) acquire(shard int) (*part, error) {
 		pool = x.Opts.Pools.Pool(x.T.Loop(), tgt, backend.Key{Addr: tgt.Addr, Database: x.Place.Database, Role: x.Role})
 		x.pools[shard] = pool
 	}
+	// What the client sends meanwhile must not end a wait for a connection.
+	x.T.Want(x.Client, 0)
 	c, err := pool.Acquire(x.T, x.Cred)
 	if err != nil {
 		var e *pgerr.Error

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/sharding-system/sharding/internal/clustertest"
 	"github.com/sharding-system/sharding/internal/pgwire"
@@ -17,40 +18,59 @@ import (
 )
 
 // TestAllocations: the router allocates nothing for a statement that it has seen
-// before on one shard. The client here allocates nothing either, PostgreSQL is
-// another process, so what the runtime counts is the router's own.
+// before on one shard, be the connections to shards enough or waited for. The
+// client here allocates nothing either, PostgreSQL is another process, so what
+// the runtime counts is the router's own.
 func TestAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
+	t.Run("enough connections", func(t *testing.T) { allocations(t, 100, 1) })
+	t.Run("one connection for three clients", func(t *testing.T) { allocations(t, 1, 3) })
+}
+
+func allocations(t *testing.T, connections, clients int) {
 	metrics, err := telemetry.NewRouterMetrics(telemetry.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := clustertest.Start(t, clustertest.Options{Servers: 2, Router: func(o *router.Options) { o.Metrics = metrics }})
+	c := clustertest.Start(t, clustertest.Options{Servers: 2, Router: func(o *router.Options) {
+		o.Metrics, o.MaxConnections, o.AcquireTimeout = metrics, connections, time.Minute
+	}})
 	if _, err := c.Connect(t, "app").Exec(context.Background(), "CREATE TABLE t (id bigint PRIMARY KEY, v text) WITH (sharding.key = 'id')"); err != nil {
 		t.Fatal(err)
 	}
 	for _, k := range hotPaths() {
 		t.Run(k.name, func(t *testing.T) {
-			w := dialWire(t, c)
-			w.exchange(t, k.before, 1)
-			const queries = 10000
+			wires := make([]*wire, clients)
+			for i := range wires {
+				wires[i] = dialWire(t, c)
+				wires[i].send(t, k.before)
+				wires[i].ready(t)
+			}
+			const rounds = 10000
 			run := func(n int) {
 				for i := range n {
-					w.exchange(t, k.message(w.out[:0], 1000+i%1000), 1)
+					for _, w := range wires {
+						w.send(t, k.message(w.out[:0], 1000+i%1000))
+					}
+					for _, w := range wires {
+						w.ready(t)
+					}
 				}
 			}
 			run(2000) // both shards' connections, buffers and plans
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			run(queries)
+			run(rounds)
 			runtime.ReadMemStats(&after)
+			queries := float64(rounds * clients)
 			per := float64(after.Mallocs-before.Mallocs) / queries
 			t.Logf("%.3f allocations, %.0f bytes for a query", per, float64(after.TotalAlloc-before.TotalAlloc)/queries)
-			// The catalog's client and the runtime's own timers go on meanwhile.
-			if per > k.bound {
-				t.Errorf("%.2f allocations for a query, at most %.2f expected", per, k.bound)
+			// The catalog's client and the runtime's own timers go on meanwhile; on a
+			// busy machine they have more time for it.
+			if per > 0.3 {
+				t.Errorf("%.2f allocations for a query, none expected", per)
 			}
 		})
 	}
@@ -61,7 +81,6 @@ type hotPath struct {
 	name    string
 	before  []byte // sent once; answered by one ReadyForQuery
 	message func(dst []byte, id int) []byte
-	bound   float64
 }
 
 func hotPaths() []hotPath {
@@ -77,14 +96,14 @@ func hotPaths() []hotPath {
 			dst = append(strconv.AppendInt(append(dst, "SELECT v FROM t WHERE id = "...), int64(id), 10), ";\x00"...)
 			binary.BigEndian.PutUint32(dst[at+1:], uint32(len(dst)-at-1))
 			return dst
-		}, 0.1},
+		}},
 		{"prepared", pgwire.AppendSync(prepare), func(dst []byte, id int) []byte {
 			return executeMessages(dst, "p", id)
-		}, 0.1},
+		}},
 		{"unnamed", pgwire.AppendQuery(nil, "SELECT 1"), func(dst []byte, id int) []byte {
 			dst, _ = pgwire.AppendParse(dst, "", sql, nil)
 			return executeMessages(dst, "", id)
-		}, 0.1},
+		}},
 	}
 }
 
@@ -122,27 +141,28 @@ func dialWire(t *testing.T, c *clustertest.Cluster) *wire {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.exchange(t, hello, 1)
+	w.send(t, hello)
+	w.ready(t)
 	return w
 }
 
-// exchange sends messages and reads to the n-th ReadyForQuery.
-func (w *wire) exchange(t *testing.T, msg []byte, n int) {
+func (w *wire) send(t *testing.T, msg []byte) {
 	if _, err := w.nc.Write(msg); err != nil {
 		t.Fatal(err)
 	}
-	for n > 0 {
+}
+
+// ready reads to the next ReadyForQuery.
+func (w *wire) ready(t *testing.T) {
+	for w.head[0] = 0; w.head[0] != pgwire.TypeReadyForQuery; {
 		if _, err := io.ReadFull(w.r, w.head[:]); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := w.r.Discard(int(binary.BigEndian.Uint32(w.head[1:])) - 4); err != nil {
 			t.Fatal(err)
 		}
-		switch w.head[0] {
-		case pgwire.TypeErrorResponse:
+		if w.head[0] == pgwire.TypeErrorResponse {
 			t.Fatal("an ErrorResponse")
-		case pgwire.TypeReadyForQuery:
-			n--
 		}
 	}
 }
