@@ -44,7 +44,7 @@ func (x *Exec) commit() (string, error) {
 			return "", err
 		}
 		participants[i] = twophase.Participant{
-			Shard: x.Place.Shards[p.shard], CommitMayFail: len(x.cursors) > 0, NoPrepare: p.pinned != "",
+			Shard: x.Place.Shards[p.shard], CommitMayFail: len(x.cursors) > 0, NoPrepare: unpreparable(p.pinned),
 		}
 	}
 	d := committer{x: x}
@@ -60,6 +60,7 @@ func (x *Exec) commit() (string, error) {
 	}
 	committed := out.State == twophase.Committed
 	if !committed {
+		x.forgetSets()
 		x.Settings.restore(x.txn.before)
 	}
 	x.ended(multi, committed)
@@ -73,6 +74,29 @@ func (x *Exec) commit() (string, error) {
 		return "ROLLBACK", nil
 	}
 	return "COMMIT", nil
+}
+
+// unpreparable says whether PREPARE TRANSACTION may refuse what a statement left
+// on a connection that the session keeps. (A sequence's place, an advisory lock of
+// the session and what a function set are no obstacle.)
+func unpreparable(pinned string) bool {
+	switch pinned {
+	case "temporary table", "cursor", "listen":
+		return true
+	}
+	return false
+}
+
+// forgetSets gives up the connections of a block that SET something and was
+// rolled back by COMMIT: a branch that had been prepared keeps its SETs
+// (PREPARE TRANSACTION ends the block as COMMIT does).
+func (x *Exec) forgetSets() {
+	if len(x.Settings.journal) == 0 || len(x.txn.parts) < 2 {
+		return
+	}
+	for _, p := range x.txn.parts {
+		p.conn.Break()
+	}
 }
 
 // committer drives a coordinator over the session's connections.

@@ -397,7 +397,6 @@ func (x *Exec) copyThrough(p *part, keepReady bool) (failed bool, err error) {
 		}
 		x.Client.Consume(n)
 		if typ == pgwire.TypeCopyDone || typ == pgwire.TypeCopyFail {
-			p.owes = false
 			if err := x.flush(p); err != nil {
 				return false, err
 			}

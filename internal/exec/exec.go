@@ -27,6 +27,10 @@ var (
 	ErrReported = errors.New("exec: the error has been sent to the client")
 	// ErrClientGone says that the client's connection has ended. It ends the session.
 	ErrClientGone = errors.New("exec: the client is gone")
+	// ErrCut says that a shard's connection was lost in the middle of a message that
+	// the client has the beginning of. It ends the session: nothing can be said in
+	// between.
+	ErrCut = errors.New("exec: a row was cut off in the middle")
 )
 
 // Fatal says whether err ends the session (the client is gone, the router
@@ -36,7 +40,7 @@ func Fatal(err error) bool {
 	if errors.As(err, &e) {
 		return false // it is for the client, whatever led to it
 	}
-	return errors.Is(err, ErrClientGone) || errors.Is(err, loop.ErrStopped) || errors.Is(err, loop.ErrClosed)
+	return errors.Is(err, ErrClientGone) || errors.Is(err, ErrCut) || errors.Is(err, loop.ErrStopped) || errors.Is(err, loop.ErrClosed)
 }
 
 // Place is where a keyspace's data lives, under one epoch. It is immutable and
@@ -129,7 +133,7 @@ type part struct {
 	wrote      bool // a statement that may write has been sent
 	skipZ      int  // answers of injected Queries to be swallowed, counted by their ReadyForQuery
 	skipErr    *pgerr.Error
-	owes       bool   // an answer is due that nothing has read yet
+	owes       bool   // an answer is due of which nothing, or not all, has been read
 	headerSeen bool   // COPY TO: this part's header line is past
 	rows       []byte // COPY FROM: rows for the next CopyData
 	tainted    bool   // clean before another session may have it
@@ -172,10 +176,13 @@ func (x *Exec) acquire(shard int) (*part, error) {
 	c, err := pool.Acquire(x.T, x.Cred)
 	if err != nil {
 		var e *pgerr.Error
-		if errors.As(err, &e) && e.Detail == "" {
-			c := *e
-			c.Detail = "Shard " + string(x.Place.Shards[shard]) + "."
-			return nil, &c
+		if errors.As(err, &e) {
+			// What refuses the router's connection does not end the client's.
+			e = e.WithSeverity(pgerr.SeverityError)
+			if e.Detail == "" {
+				e.Detail = "Shard " + string(x.Place.Shards[shard]) + "."
+			}
+			return nil, e
 		}
 		return nil, err
 	}
@@ -354,6 +361,7 @@ func (x *Exec) frame(p *part) (byte, []byte, error) {
 		}
 		if typ == pgwire.TypeReadyForQuery {
 			p.conn.TxStatus = buf[5]
+			p.owes = false
 		}
 		return typ, buf[:n], nil
 	}
@@ -432,6 +440,7 @@ func (x *Exec) query(p *part, sql string, row func(*pgwire.Values)) (tag string,
 
 func (x *Exec) sendQuery(p *part, sql string) {
 	p.conn.SetOut(pgwire.AppendQuery(p.conn.OutBuf(), sql))
+	p.owes = true
 }
 
 // answer reads one Query's answers to its ReadyForQuery.
@@ -468,7 +477,27 @@ func (x *Exec) parseError(p *part, msg []byte) error {
 	if err != nil {
 		return x.lostShard(p, err)
 	}
+	if e.IsFatal() {
+		return x.farewell(p, e)
+	}
 	return e
+}
+
+// farewell is for the error with which a server ends its own connection: the
+// client's goes on.
+func (x *Exec) farewell(p *part, e *pgerr.Error) *pgerr.Error {
+	return x.lostShard(p, e).WithDetail("The server said: %s (%s).", e.Message, e.Code)
+}
+
+// InMessage says whether the client has been sent a part of a message whose rest
+// is outstanding: nothing else may be sent to it.
+func (x *Exec) InMessage() bool {
+	for _, p := range x.txn.parts {
+		if p.big > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Close ends whatever the session holds on shards: open transactions are rolled

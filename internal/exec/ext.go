@@ -193,21 +193,28 @@ func (x *Exec) closeUnits() error {
 			return err
 		}
 	}
-	if err := x.ExtFlush(); err != nil {
-		return err
+	first := x.ExtFlush()
+	if Fatal(first) {
+		return first
 	}
 	x.ext.cur = nil
 	for _, p := range x.txn.parts {
-		if !p.unit.open {
+		if !p.unit.open || p.conn.Broken() {
 			continue
 		}
+		// One that failed is ended too: the server reads nothing else before.
 		p.conn.SetOut(pgwire.AppendSync(p.conn.OutBuf()))
-		if err := x.flush(p); err != nil {
-			return err
+		err := x.flush(p)
+		if err == nil {
+			_, _, err = x.relay(p, atReady, false)
 		}
-		if _, _, err := x.relay(p, atReady, false); err != nil {
-			return err
+		if err != nil && (first == nil || Fatal(err)) {
+			first = err
 		}
+	}
+	if first != nil {
+		x.Fail()
+		return first
 	}
 	if !x.txn.block {
 		x.unbindAll()
@@ -352,8 +359,11 @@ func (x *Exec) ExtDescribePortal(po *Portal) error {
 				return err
 			}
 		}
-	} else if _, err := x.need(po.Shards[0]); err != nil {
-		return err
+	} else {
+		var err error
+		if p, err = x.need(po.Shards[0]); err != nil {
+			return err
+		}
 	}
 	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
 	p.unit.push(expectation{what: relayed})
@@ -446,37 +456,13 @@ func (x *Exec) executeMany(po *Portal, maxRows int32) error {
 		}
 	}
 	m := merger{x: x, plan: pl, formats: po.Results}
-	for _, shard := range po.Shards {
-		p := x.find(shard)
-		if p == nil {
-			var err error
-			if p, err = x.bind(shard); err != nil {
-				x.Fail()
-				return err
-			}
-		}
-		p.unit.open, p.unit.ran = true, true
-		x.touch(pl, p)
-		f := fragment{shard: shard, rows: x.rowsFor(po, shard)}
-		if po.on != p {
-			on := po.on
-			if err := x.bindOn(p, po, f.rows, hidden, po.times); err != nil {
-				return err
-			}
-			po.on = on
-		}
-		out := pgwire.AppendExecute(p.conn.OutBuf(), po.Name, 0)
-		p.conn.SetOut(pgwire.AppendFlush(out))
-		p.owes = true
-		if err := x.flush(p); err != nil {
-			x.Fail()
-			return err
-		}
-		m.parts, m.frags = append(m.parts, p), append(m.frags, f)
+	var tag string
+	err := x.executeOn(&m, po)
+	if err == nil {
+		x.ext.cur = nil
+		x.LastShards = append(x.LastShards[:0], po.Shards...)
+		tag, err = m.run()
 	}
-	x.ext.cur = nil
-	x.LastShards = append(x.LastShards[:0], po.Shards...)
-	tag, err := m.run()
 	for _, p := range m.parts {
 		x.observe(p, err != nil)
 		if err == nil {
@@ -484,7 +470,7 @@ func (x *Exec) executeMany(po *Portal, maxRows int32) error {
 		} else {
 			x.unitFailed(p)
 			if p.owes {
-				p.conn.Break()
+				p.conn.Break() // or what it still says would reach the client
 			}
 		}
 	}
@@ -493,6 +479,37 @@ func (x *Exec) executeMany(po *Portal, maxRows int32) error {
 		return err
 	}
 	x.Client.SetOut(pgwire.AppendCommandComplete(x.Client.OutBuf(), tag))
+	return nil
+}
+
+// executeOn sends a portal's Bind and Execute to all its shards, which become
+// m's parts: all are bound before anything is sent.
+func (x *Exec) executeOn(m *merger, po *Portal) error {
+	pl := po.Stmt.Plan
+	for _, shard := range po.Shards {
+		if _, err := x.bind(shard); err != nil {
+			return err
+		}
+	}
+	for _, shard := range po.Shards {
+		p := x.find(shard)
+		m.parts = append(m.parts, p)
+		m.frags = append(m.frags, fragment{shard: shard, rows: x.rowsFor(po, shard)})
+		p.unit.open, p.unit.ran = true, true
+		x.touch(pl, p)
+		if on := po.on; on != p {
+			if err := x.bindOn(p, po, m.frags[len(m.frags)-1].rows, hidden, po.times); err != nil {
+				return err
+			}
+			po.on = on
+		}
+		out := pgwire.AppendExecute(p.conn.OutBuf(), po.Name, 0)
+		p.conn.SetOut(pgwire.AppendFlush(out))
+		p.owes = true
+		if err := x.flush(p); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

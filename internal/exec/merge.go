@@ -130,6 +130,9 @@ func (x *Exec) shardError(p *part, msg []byte) error {
 	if err != nil {
 		return x.lostShard(p, err)
 	}
+	if e.IsFatal() {
+		return x.farewell(p, e)
+	}
 	where := fmt.Sprintf("On shard %s.", x.Place.Shards[p.shard])
 	if e.Detail == "" {
 		e.Detail = where

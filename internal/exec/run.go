@@ -93,8 +93,10 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 	x.touch(p, part)
 	times, err := x.timesFor(p, x.sharedNow(part))
 	if err != nil {
+		x.Fail()
 		return false, err
 	}
+	part.owes = true
 	part.conn.SetOut(pgwire.AppendQuery(part.conn.OutBuf(), x.text(p, a, nil, times)))
 	if err := x.flush(part); err != nil {
 		x.Fail()

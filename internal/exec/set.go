@@ -30,21 +30,26 @@ func (x *Exec) Set(c *plan.Control, a *plan.Args) error {
 		return err
 	}
 	values, err := x.setOn(parts, c, a)
-	if scratch != nil {
-		if e := x.endScratch(scratch); e != nil && err == nil {
+	switch {
+	case scratch != nil:
+		if e := x.endScratch(scratch); err == nil || Fatal(e) {
 			err = e
 		}
+	case !x.txn.block && err != nil:
+		x.release(parts[0])
 	}
 	if err != nil {
 		x.Fail()
 		return err
 	}
 	x.keep(c, values)
+	if c.Kind == plan.SetTransaction && x.txn.block {
+		x.txn.begin += " " + c.Options // for shards that join later
+		x.txn.readOnly = x.txn.readOnly || c.ReadOnly
+	}
 	if !x.txn.block {
-		for _, p := range parts {
-			p.conn.Settings, p.conn.SettingsKey = x.Settings.now, x.Settings.key
-			x.release(p)
-		}
+		parts[0].conn.Settings, parts[0].conn.SettingsKey = x.Settings.now, x.Settings.key
+		x.release(parts[0])
 	}
 	if c.Kind == plan.Reset {
 		return x.tag("RESET")
@@ -86,18 +91,20 @@ func (x *Exec) partsForSet() (parts []*part, scratch *part, err error) {
 	return []*part{p}, nil, nil
 }
 
-// endScratch rolls back what only checked a value.
-func (x *Exec) endScratch(p *part) error {
-	x.inject(p, "ROLLBACK")
-	if err := x.flush(p); err != nil {
-		return err
+// endScratch rolls back what only checked a value, and gives the connection back.
+func (x *Exec) endScratch(p *part) (err error) {
+	if !p.conn.Broken() && !p.owes {
+		x.inject(p, "ROLLBACK")
+		if err = x.flush(p); err == nil {
+			err = x.settle(p)
+		}
 	}
-	if err := x.settle(p); err != nil {
-		return err
+	if err != nil {
+		p.conn.Break()
 	}
 	p.began = false
 	x.release(p)
-	return nil
+	return err
 }
 
 // setOn runs the statement on every part and reads the settings' values back.
@@ -115,11 +122,6 @@ func (x *Exec) setOn(parts []*part, c *plan.Control, a *plan.Args) (values []str
 		}
 	}
 	if err != nil {
-		if !x.txn.block {
-			for _, p := range parts {
-				x.release(p)
-			}
-		}
 		return nil, err
 	}
 	for _, name := range namesSet(c) {
@@ -144,7 +146,7 @@ func (x *Exec) setText(c *plan.Control, sql string) string {
 		return sql
 	}
 	if c.Name == "" {
-		return sql + ";" + difference(nil, x.Settings.base)
+		return resetAll + difference(nil, x.Settings.base)
 	}
 	name := strings.ToLower(c.Name)
 	if v, ok := x.Settings.base[name]; ok {
@@ -152,6 +154,8 @@ func (x *Exec) setText(c *plan.Control, sql string) string {
 	}
 	return sql
 }
+
+const resetAll = "RESET ALL; "
 
 // answerSet reads a SET's answers; notices of the first part go to the client.
 func (x *Exec) answerSet(p *part, first bool) (failed error) {
@@ -190,6 +194,9 @@ func (x *Exec) keep(c *plan.Control, values []string) {
 	switch {
 	case c.Kind == plan.Reset && c.Name == "":
 		x.Settings.reset()
+		if x.txn.block {
+			x.Settings.journal = append(x.Settings.journal, setting{value: resetAll + difference(nil, x.Settings.base)})
+		}
 		return
 	case c.Local && !x.txn.block, c.Kind == plan.SetTransaction:
 		return
@@ -199,6 +206,7 @@ func (x *Exec) keep(c *plan.Control, values []string) {
 			x.Settings.journal = append(x.Settings.journal, setting{n, values[i], c.Local})
 		}
 		if c.Local {
+			x.Settings.setLocal(n, values[i])
 			continue
 		}
 		if c.Kind == plan.Reset || c.Default {
@@ -245,6 +253,15 @@ func (x *Exec) learn(p *plan.Plan, a *plan.Args, part *part) error {
 	x.keep(&c, []string{v})
 	if !x.txn.block {
 		part.conn.Settings, part.conn.SettingsKey = x.Settings.now, x.Settings.key
+		return nil
+	}
+	for _, p := range x.txn.parts {
+		if p == part || p.conn.Broken() {
+			continue
+		}
+		if _, err := x.query(p, setStatement(c.Name, v, c.Local), nil); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -16,11 +16,15 @@ type Settings struct {
 	base map[string]string
 	now  map[string]string
 	key  string
+	// local are the open block's SET LOCALs, nil for none; env is key with them.
+	local map[string]string
+	env   string
 	// journal are the SETs of the open block, in order: a shard that joins it
 	// later gets them again, between the savepoints where they stood.
 	journal []setting
 }
 
+// setting is one of them; without a name its value is a statement (RESET ALL).
 type setting struct {
 	name, value string
 	local       bool
@@ -36,11 +40,15 @@ func NewSettings(startup map[string]string) Settings {
 	return s
 }
 
-// Key is equal for equal settings: what a backend is compared with.
-func (s *Settings) Key() string { return s.key }
+// Key is equal for equal settings, SET LOCAL ones included: what a statement's
+// meaning may depend on.
+func (s *Settings) Key() string { return s.env }
 
 // Get yields a setting's value as the client set it.
 func (s *Settings) Get(name string) (string, bool) {
+	if v, ok := s.local[name]; ok {
+		return v, true
+	}
 	v, ok := s.now[name]
 	return v, ok
 }
@@ -49,7 +57,29 @@ func (s *Settings) Get(name string) (string, bool) {
 func (s *Settings) set(name, value string) {
 	s.now = maps.Clone(s.now)
 	s.now[name] = value
+	s.dropLocal(name)
 	s.rekey()
+}
+
+// setLocal is SET LOCAL.
+func (s *Settings) setLocal(name, value string) {
+	s.local = maps.Clone(s.local)
+	if s.local == nil {
+		s.local = map[string]string{}
+	}
+	s.local[name] = value
+	s.rekey()
+}
+
+// endLocal ends what SET LOCAL set, with its block.
+func (s *Settings) endLocal() { s.local, s.env = nil, s.key }
+
+// dropLocal: a later SET takes a SET LOCAL's place.
+func (s *Settings) dropLocal(name string) {
+	if _, ok := s.local[name]; ok {
+		s.local = maps.Clone(s.local)
+		delete(s.local, name)
+	}
 }
 
 func (s *Settings) unset(name string) {
@@ -59,6 +89,7 @@ func (s *Settings) unset(name string) {
 	} else {
 		delete(s.now, name)
 	}
+	s.dropLocal(name)
 	s.rekey()
 }
 
@@ -73,7 +104,7 @@ func (s *Settings) reset() {
 			now[name] = v
 		}
 	}
-	s.now = now
+	s.now, s.local = now, nil
 	s.rekey()
 }
 
@@ -87,12 +118,18 @@ func (s *Settings) discard() {
 }
 
 func (s *Settings) rekey() {
-	if len(s.now) == 0 {
-		s.key = ""
-		return
+	s.key = keyOf(s.now)
+	if s.env = s.key; len(s.local) > 0 {
+		s.env += "\x00" + keyOf(s.local)
 	}
-	names := make([]string, 0, len(s.now))
-	for n := range s.now {
+}
+
+func keyOf(values map[string]string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	names := make([]string, 0, len(values))
+	for n := range values {
 		names = append(names, n)
 	}
 	sort.Strings(names)
@@ -100,23 +137,23 @@ func (s *Settings) rekey() {
 	for _, n := range names {
 		b.WriteString(n)
 		b.WriteByte('=')
-		b.WriteString(s.now[n])
+		b.WriteString(values[n])
 		b.WriteByte(0)
 	}
-	s.key = b.String()
+	return b.String()
 }
 
 // saved is what a rollback returns to.
 type saved struct {
-	now     map[string]string
-	key     string
-	journal int
+	now, local map[string]string
+	key, env   string
+	journal    int
 }
 
-func (s *Settings) save() saved { return saved{s.now, s.key, len(s.journal)} }
+func (s *Settings) save() saved { return saved{s.now, s.local, s.key, s.env, len(s.journal)} }
 
 func (s *Settings) restore(v saved) {
-	s.now, s.key = v.now, v.key
+	s.now, s.local, s.key, s.env = v.now, v.local, v.key, v.env
 	if v.journal < len(s.journal) {
 		s.journal = s.journal[:v.journal]
 	}
@@ -202,8 +239,7 @@ func (x *Exec) applySettings(p *part) error {
 	}
 	sql := difference(p.conn.Settings, now)
 	if sql != "" {
-		x.sendQuery(p, sql)
-		p.skipZ++
+		x.inject(p, sql)
 		if err := x.flush(p); err != nil {
 			return err
 		}

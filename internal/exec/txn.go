@@ -110,13 +110,17 @@ func (x *Exec) beginOn(p *part) {
 
 func (x *Exec) injectSets(p *part, sets []setting) {
 	for _, s := range sets {
+		if s.name == "" {
+			x.inject(p, s.value)
+			continue
+		}
 		x.inject(p, setStatement(s.name, s.value, s.local))
 	}
 }
 
 // inject queues a Query whose answers are swallowed.
 func (x *Exec) inject(p *part, sql string) {
-	x.sendQuery(p, sql)
+	p.conn.SetOut(pgwire.AppendQuery(p.conn.OutBuf(), sql))
 	p.skipZ++
 }
 
@@ -165,7 +169,7 @@ func (x *Exec) rollback() error {
 	var fatal error
 	multi := len(x.txn.parts) > 1
 	for _, p := range x.txn.parts {
-		if p.conn.Broken() || p.unit.open || p.big > 0 {
+		if p.conn.Broken() || p.unit.open || p.big > 0 || p.owes {
 			p.conn.Break()
 			continue
 		}
@@ -202,6 +206,7 @@ func (x *Exec) ended(multi, committed bool) {
 		x.Recorder.Transaction(multi, committed)
 	}
 	x.Settings.journal = x.Settings.journal[:0]
+	x.Settings.endLocal()
 	clear(x.cursors)
 	for _, p := range x.txn.parts {
 		if committed {
@@ -238,7 +243,14 @@ func (x *Exec) beginBlock(c *plan.Control) (string, error) {
 	case x.txn.block:
 		// BEGIN after other statements of one Query, or of one pipeline: they
 		// belong to the block, as in PostgreSQL.
-		x.txn.explicit = true
+		if c.Options != "" {
+			if err := x.everywhere("SET TRANSACTION " + c.Options); err != nil {
+				x.Fail()
+				return "", err
+			}
+			x.txn.begin += " " + c.Options
+		}
+		x.txn.explicit, x.txn.readOnly = true, x.txn.readOnly || c.ReadOnly
 		return "BEGIN", nil
 	}
 	begin := "BEGIN"
@@ -330,7 +342,8 @@ func (x *Exec) savepoint(c *plan.Control) (string, error) {
 		}
 	}
 	for _, p := range x.txn.parts {
-		if p.conn.Broken() {
+		if p.conn.Broken() || p.owes || p.unit.open {
+			p.conn.Break()
 			x.txn.failed = true
 			return "", pgerr.New(pgerr.ConnectionFailure, "the connection to shard %s was lost in this transaction", x.Place.Shards[p.shard]).
 				WithHint("Only ROLLBACK is possible now.")

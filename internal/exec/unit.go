@@ -2,6 +2,7 @@ package exec
 
 import (
 	"encoding/binary"
+	"errors"
 
 	"github.com/sharding-system/sharding/internal/loop"
 	"github.com/sharding-system/sharding/internal/pgerr"
@@ -111,11 +112,16 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 				continue frames
 			case pgwire.TypeReadyForQuery:
 				c.TxStatus = msg[5]
+				p.owes = false
 				p.unit.reset()
 				done, keep = true, keepReady
 			case pgwire.TypeErrorResponse:
 				failed = true
 				x.unitFailed(p)
+				if e, perr := pgwire.ParseError(msg[5:]); perr == nil && e.IsFatal() {
+					x.Client.Write(buf[start:i])
+					return failed, false, x.farewell(p, e)
+				}
 				if until == atPending {
 					done = true
 				}
@@ -179,6 +185,9 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 			}
 		}
 		if err := x.fill(p); err != nil {
+			if p.big > 0 && !errors.Is(err, loop.ErrStopped) {
+				err = ErrCut
+			}
 			return failed, false, err
 		}
 	}

@@ -74,6 +74,7 @@ func (s *session) endBlock(c *plan.Control) error {
 	if exec.Fatal(err) {
 		return err // abandon settles
 	}
+	clear(s.portals) // they end with the transaction
 	if e := s.ddl.settle(s, s.x.LastEnd()); e != nil && err == nil {
 		err = e
 	}

@@ -1,8 +1,8 @@
 package router
 
 import (
+	"bytes"
 	"strconv"
-	"strings"
 
 	"github.com/sharding-system/sharding/internal/exec"
 	"github.com/sharding-system/sharding/internal/pgerr"
@@ -64,7 +64,7 @@ func (s *session) parse(body []byte) error {
 			return pgerr.New(pgerr.DuplicatePreparedStatement, "prepared statement %q already exists", name)
 		}
 	}
-	if err := s.x.Aborted(); err != nil && !endsBlock(v.SQL) {
+	if err := s.x.Aborted(); err != nil && !s.endsBlock(string(v.SQL)) {
 		return err
 	}
 	s.refresh()
@@ -96,14 +96,13 @@ func (s *session) parse(body []byte) error {
 }
 
 // endsBlock says whether a statement may be parsed in a failed block.
-func endsBlock(sql []byte) bool {
-	word := strings.ToLower(strings.TrimSpace(string(sql[:min(len(sql), 32)])))
-	for _, w := range []string{"rollback", "commit", "end", "abort"} {
-		if strings.HasPrefix(word, w) {
-			return true
-		}
+func (s *session) endsBlock(sql string) bool {
+	s.lex.Lex(sql)
+	switch string(bytes.TrimRight(s.lex.Verb[:], "\x00")) {
+	case "rollback", "commit", "end", "abort":
+		return true
 	}
-	return word == ""
+	return s.lex.Empty
 }
 
 // newStatement plans a statement. Its plan is made again at Bind when the schema
@@ -202,7 +201,7 @@ func (s *session) bind(body []byte) error {
 	if st.Plan == nil {
 		return s.answer(pgwire.TypeBindComplete)
 	}
-	if err := s.x.Aborted(); err != nil && !endsBlock([]byte(st.SQL)) {
+	if err := s.x.Aborted(); err != nil && !s.endsBlock(st.SQL) {
 		return err
 	}
 	if err := s.bindPortal(po, body); err != nil {

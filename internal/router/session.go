@@ -34,6 +34,7 @@ type session struct {
 	started  time.Time
 	quiet    bool // a virtual session of the HTTP side
 	closed   bool
+	cut      bool // in the middle of a message to the client
 	// described: Describe has told the columns of what runs now.
 	described bool
 	// defaultPath is the search_path of a session that has SET none.
@@ -204,6 +205,9 @@ func (s *session) ready() {
 
 // end closes the session's books.
 func (s *session) end(err error) {
+	if s.cut {
+		return
+	}
 	var e *pgerr.Error
 	if errors.As(err, &e) && !exec.Fatal(err) {
 		s.c.SetOut(pgwire.AppendError(s.c.OutBuf(), e.WithSeverity("FATAL")))
@@ -231,6 +235,7 @@ func (s *session) guard(fn func() error) (err error) {
 // closeDown gives back what the session holds, cancelling what still runs.
 func (s *session) closeDown() {
 	s.closed = true
+	s.cut = s.x.InMessage()
 	s.cancelRunning()
 	s.x.Close()
 	s.ddl.abandon(s)

@@ -86,7 +86,6 @@ func (s *session) finish(ready bool, err error) error {
 // series answers a Query of several statements: one implicit transaction.
 func (s *session) series(sql string, spans []planner.Span) error {
 	sql = strings.Clone(sql)
-	s.x.BeginSeries()
 	var failed error
 	for _, sp := range spans {
 		part := sql[sp.Start:sp.End]
@@ -94,6 +93,7 @@ func (s *session) series(sql string, spans []planner.Span) error {
 		if s.lex.Empty {
 			continue
 		}
+		s.x.BeginSeries() // anew behind a COMMIT among them
 		if _, failed = s.statement(part, false); failed != nil {
 			break
 		}
