@@ -26,6 +26,7 @@ type Loop struct {
 	bufs     [][]byte // unused, of Options.BufferSize
 	wide     [][]byte // unused, with room for TLS around that
 	stopping bool
+	calm     bool   // the last blocking wait brought one event at most
 	after    func() // to be done once the running task has suspended
 
 	// Written by the loop or the watchdog, read by anyone.
@@ -113,9 +114,15 @@ func (l *Loop) run() {
 	ended = true
 }
 
-// await takes events without waiting, and only if there is nothing else to do waits for them.
+// await takes events without waiting, and only if there is nothing else to do waits for them. Where the last wait brought
+// one event at most there is little to do, and the look ahead of the next one would be in vain.
 func (l *Loop) await() {
-	if l.p.poll(l) > 0 || l.ready.len > 0 || l.mail.pending.Load() {
+	if l.ready.len > 0 || l.mail.pending.Load() {
+		l.calm = false
+		l.p.poll(l)
+		return
+	}
+	if !l.calm && l.p.poll(l) > 0 {
 		return
 	}
 	wait := time.Duration(-1)
@@ -129,7 +136,7 @@ func (l *Loop) await() {
 		l.sleeping.Store(false)
 		return
 	}
-	l.p.block(l, wait)
+	l.calm = l.p.block(l, wait) <= 1
 	l.sleeping.Store(false)
 }
 

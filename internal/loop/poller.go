@@ -11,7 +11,7 @@ type poller interface {
 	// poll passes what has happened to l.event and returns the number of events, without waiting.
 	poll(l *Loop) int
 	// block does the same but waits for the first event, a wake, or the timeout (negative: none); it may return early.
-	block(l *Loop, timeout time.Duration)
+	block(l *Loop, timeout time.Duration) int
 	// wake ends a block, the current or the next one. Any goroutine may call it.
 	wake()
 	// level says that a conn is asked about only while its readiness is not known, so that whoever finds that a

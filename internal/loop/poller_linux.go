@@ -74,12 +74,14 @@ func (p *epoll) poll(l *Loop) int {
 }
 
 // block uses Syscall, so that the garbage collector can stop the world meanwhile.
-func (p *epoll) block(l *Loop, timeout time.Duration) {
+func (p *epoll) block(l *Loop, timeout time.Duration) int {
 	n, _, errno := syscall.Syscall6(syscall.SYS_EPOLL_PWAIT, uintptr(p.fd),
 		uintptr(unsafe.Pointer(&p.events[0])), batch, uintptr(milliseconds(timeout)), 0, 0)
-	if errno == 0 {
-		p.dispatch(l, int(n))
+	if errno != 0 {
+		return 0
 	}
+	p.dispatch(l, int(n))
+	return int(n)
 }
 
 func (p *epoll) dispatch(l *Loop, n int) {

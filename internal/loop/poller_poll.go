@@ -36,7 +36,9 @@ func (p *pollPoller) level() bool        { return true }
 
 func (p *pollPoller) poll(l *Loop) int { return p.ask(l, 0) }
 
-func (p *pollPoller) block(l *Loop, timeout time.Duration) { p.ask(l, milliseconds(timeout)) }
+func (p *pollPoller) block(l *Loop, timeout time.Duration) int {
+	return p.ask(l, milliseconds(timeout))
+}
 
 func (p *pollPoller) ask(l *Loop, ms int) int {
 	p.collect(l)
