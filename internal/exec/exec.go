@@ -50,9 +50,11 @@ type Place struct {
 	Database string
 	Map      *sharding.Map
 	Home     int // index into Shards
-	// Shards are those of the map, in the map's order, then the home shard if
-	// the map does not hold it.
+	// Shards are those of the map, in the map's order, then the home shard if the
+	// map does not hold it: these, Members of them, have rows. Behind them come the
+	// keyspace's empty shards, which only follow changes of the schema.
 	Shards  []sharding.ShardID
+	Members int
 	Targets []backend.Target
 	// TwoPhase is false where the keyspace forbids writes on several shards.
 	TwoPhase bool

@@ -54,7 +54,9 @@ func (x *Exec) Shards(p *plan.Plan, a *plan.Args) ([]int, error) {
 	case plan.All:
 		n := len(x.Place.Map.Shards())
 		if p.Multi.Kind == plan.Same {
-			n = len(x.Place.Shards)
+			if n = x.Place.Members; p.Action == plan.DDL {
+				n = len(x.Place.Shards)
+			}
 		}
 		for i := range n {
 			x.shbuf = append(x.shbuf, i)

@@ -405,7 +405,7 @@ func (x *Exec) Empty(tables []plan.Name) error {
 	}
 	for _, t := range tables {
 		name := quoteIdent(t.Schema) + "." + quoteIdent(t.Name)
-		for i := range x.Place.Shards {
+		for i := range x.Place.Members {
 			rows, err := x.Rows(i, "LOCK TABLE "+name+" IN SHARE MODE; SELECT 1 FROM "+name+" LIMIT 1")
 			if err != nil {
 				return err

@@ -272,7 +272,7 @@ func (x *Exec) ApplyStartup() (map[string]string, error) {
 // to another.
 func (x *Exec) acquireAny() (*part, error) {
 	p, err := x.acquire(x.Place.Home)
-	for i := 0; err != nil && i < len(x.Place.Shards) && !Fatal(err) && pgerr.Has(err, pgerr.ConnectionFailure, pgerr.CannotConnectNow); i++ {
+	for i := 0; err != nil && i < x.Place.Members && !Fatal(err) && pgerr.Has(err, pgerr.ConnectionFailure, pgerr.CannotConnectNow); i++ {
 		if i != x.Place.Home {
 			var other error
 			if p, other = x.acquire(i); other == nil {

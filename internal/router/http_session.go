@@ -52,6 +52,7 @@ type virtual struct {
 
 // virtualPool keeps sessions for the HTTP API's requests.
 type virtualPool struct {
+	once  sync.Once // of close: a router that was drained is closed too
 	r     *Router
 	base  *pgconn.Config
 	slots chan struct{} // a token per session at work
@@ -327,7 +328,7 @@ func (p *virtualPool) cut() {
 // close ends all idle sessions and returns when the janitor has ended. No request
 // may use the pool any more.
 func (p *virtualPool) close() {
-	close(p.stop)
+	p.once.Do(func() { close(p.stop) })
 	<-p.done
 	p.mu.Lock()
 	p.closed = true

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -50,18 +51,25 @@ const loadTimeout = 20 * time.Second
 // waits until its schema has been read.
 func (r *Router) keyspace(t *loop.Task, name string) (*keyspace, error) {
 	snap := r.view.Snapshot()
+	away := false
 	if snap.Keyspace(name) == nil {
 		// It may have been made a moment ago.
 		t.Do(func() {
 			ctx, cancel := context.WithTimeout(r.ctx, 5*time.Second)
 			defer cancel()
-			if s, err := r.view.Linearizable(ctx, name); err == nil {
+			s, err := r.view.Linearizable(ctx, name)
+			if err == nil {
 				snap = s
 			}
+			away = errors.Is(err, catalog.ErrUnavailable)
 		})
 	}
 	entry := snap.Keyspace(name)
-	if entry == nil || entry.State == catalog.KeyspaceCreating {
+	if entry == nil && away {
+		return nil, pgerr.Fatal(pgerr.CannotConnectNow, "keyspace \"%s\" is not known here, and the catalog cannot be asked", name).
+			WithHint("The catalog (etcd) does not answer. Try again.")
+	}
+	if entry == nil || entry.State != catalog.KeyspaceActive {
 		return nil, pgerr.Fatal(pgerr.InvalidCatalogName, "database \"%s\" does not exist", name).
 			WithHint("A database of the router is a keyspace: shardctl keyspace create %s.", name)
 	}
@@ -174,6 +182,12 @@ func (k *keyspace) place(entry *catalog.KeyspaceSnapshot, old *state) (*exec.Pla
 	if p.Home < 0 {
 		p.Home = len(p.Shards)
 		p.Shards = append(p.Shards, entry.HomeShard)
+	}
+	p.Members = len(p.Shards)
+	for _, id := range slices.Sorted(maps.Keys(entry.Shards)) {
+		if !slices.Contains(p.Shards, id) {
+			p.Shards = append(p.Shards, id)
+		}
 	}
 	for _, id := range p.Shards {
 		sh := entry.Shards[id]
