@@ -71,9 +71,7 @@ func (s *session) parse(body []byte) error {
 	var st *exec.Stmt
 	if name == "" {
 		s.dropUnnamed()
-		if st, err = s.again(&v); err != nil {
-			return err
-		}
+		st = s.again(&v)
 	}
 	if st == nil {
 		var oids []uint32
@@ -128,11 +126,12 @@ func (s *session) planStatement(st *exec.Stmt) error {
 	if st.Types != nil {
 		types = st.Types
 	}
+	before := s.ks.state.Load() // planning a long text takes time
 	p, err := s.plan(st.SQL, types)
 	if err != nil {
 		return err
 	}
-	st.Plan, st.State = p, s.ks.state.Load()
+	st.Plan, st.State = p, before
 	st.Literals = append([]sqltext.Literal(nil), s.lex.Literals...)
 	return nil
 }

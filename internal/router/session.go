@@ -52,6 +52,7 @@ type session struct {
 
 	stmts   map[string]*exec.Stmt
 	last    *exec.Stmt // the unnamed statement parsed last, see again
+	lastEnv string     // env at that time
 	portals map[string]*exec.Portal
 	unnamed exec.Portal
 	owed    []*exec.Stmt // parsed, but not sent to a shard yet
