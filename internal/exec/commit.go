@@ -33,6 +33,7 @@ func (x *Exec) commit() (string, error) {
 		return "ROLLBACK", x.rollback()
 	}
 	multi := len(x.txn.parts) > 1
+	held := x.opensHeld()
 	participants := make([]twophase.Participant, len(x.txn.parts))
 	for i, p := range x.txn.parts {
 		if p.conn.Broken() {
@@ -44,7 +45,7 @@ func (x *Exec) commit() (string, error) {
 			return "", err
 		}
 		participants[i] = twophase.Participant{
-			Shard: x.Place.Shards[p.shard], CommitMayFail: len(x.cursors) > 0, NoPrepare: unpreparable(p.pinned),
+			Shard: x.Place.Shards[p.shard], CommitMayFail: held, NoPrepare: unpreparable(p.pinned),
 		}
 	}
 	d := committer{x: x}

@@ -282,6 +282,9 @@ func (x *Exec) clientFrame(parts []*part) (byte, []byte, error) {
 		if n > 0 && n <= len(buf) {
 			return typ, buf[:n], nil
 		}
+		if n > x.Opts.MaxMessage {
+			return 0, nil, pgerr.New(pgerr.ProgramLimitExceeded, "a message of %d bytes is larger than the %d that this router takes", n, x.Opts.MaxMessage)
+		}
 		if n > 0 {
 			c.Reserve(n)
 		}
@@ -381,19 +384,26 @@ func (x *Exec) copyThrough(p *part, keepReady bool) (failed bool, err error) {
 	parts := []*part{p}
 	for {
 		typ, msg, err := x.clientFrame(parts)
+		n := len(msg)
+		if err == nil {
+			switch typ {
+			case pgwire.TypeCopyData, pgwire.TypeCopyDone, pgwire.TypeCopyFail:
+				p.conn.Write(msg)
+			case pgwire.TypeFlush, pgwire.TypeSync:
+			default:
+				x.Client.Consume(n)
+				err = pgerr.New(pgerr.ProtocolViolation, "unexpected message type 0x%02X during COPY from stdin", typ)
+			}
+		}
 		if err != nil {
 			if Fatal(err) || !p.owes || p.conn.Broken() {
 				return false, err
 			}
 			p.conn.SetOut(pgwire.AppendCopyFail(p.conn.OutBuf(), "the router stopped the COPY"))
-			_, _ = x.answer(p, nil)
-			p.owes = false
+			if _, e := x.answer(p, nil); Fatal(e) {
+				return false, e
+			}
 			return false, err
-		}
-		n := len(msg)
-		switch typ {
-		case pgwire.TypeCopyData, pgwire.TypeCopyDone, pgwire.TypeCopyFail:
-			p.conn.Write(msg)
 		}
 		x.Client.Consume(n)
 		if typ == pgwire.TypeCopyDone || typ == pgwire.TypeCopyFail {

@@ -67,6 +67,8 @@ type Options struct {
 	GID func() twophase.GID
 	// Service finishes commits in doubt.
 	Service Service
+	// MaxMessage bounds a client's message during COPY, in bytes.
+	MaxMessage int
 }
 
 // Recorder takes measurements, for every statement on every shard it ran on and
@@ -107,11 +109,11 @@ type Exec struct {
 	free      []*part // for reuse
 	shbuf     []int
 	split     plan.RowSplit
-	cursors   map[string]int // name -> shard
-	pinned    []*part        // connections that the session keeps
-	detached  bool           // a commit is under way: it goes on without the client
-	op        string         // of the statement that runs, for Observe
-	hide      bool           // answers to Bind are the router's own affair
+	cursors   map[string]cursor
+	pinned    []*part // connections that the session keeps
+	detached  bool    // a commit is under way: it goes on without the client
+	op        string  // of the statement that runs, for Observe
+	hide      bool    // answers to Bind are the router's own affair
 	startPath string
 	// holdStatus keeps ParameterStatus back in status until the tag has been
 	// sent, where PostgreSQL sends it.
@@ -520,6 +522,31 @@ func (x *Exec) Close() {
 		x.release(p)
 	}
 	x.pinned = nil
+}
+
+// Move takes up a newer Place; nothing may be bound. A connection that the session
+// keeps stays where it is as long as its shard does.
+func (x *Exec) Move(to *Place) {
+	old, kept := x.Place, x.pinned
+	x.Place, x.pinned = to, nil
+	index := func(shard int) int { return slices.Index(to.Shards, old.Shards[shard]) }
+	for name, c := range x.cursors {
+		if c.shard = index(c.shard); c.shard < 0 {
+			delete(x.cursors, name)
+			continue
+		}
+		x.cursors[name] = c
+	}
+	for _, p := range kept {
+		if i := index(p.shard); i >= 0 && to.Targets[i].Addr == p.conn.Key.Addr {
+			p.shard = i
+			x.pinned = append(x.pinned, p)
+			continue
+		}
+		p.conn.Break()
+		p.pinned = ""
+		x.release(p)
+	}
 }
 
 // Moved tells the executor that its session lives on another loop now. Nothing

@@ -383,6 +383,9 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 		return err
 	}
 	if po.Stmt.Plan != nil {
+		if err := x.mayWrite(po.Stmt.Plan, p); err != nil {
+			return err
+		}
 		x.op = po.Stmt.Plan.Operation
 		x.touch(po.Stmt.Plan, p)
 		x.cursorRan(po.Stmt.Plan, po.Shards[0])

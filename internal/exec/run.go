@@ -92,6 +92,10 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 		x.Fail()
 		return false, err
 	}
+	if err := x.mayWrite(p, part); err != nil {
+		x.Fail()
+		return false, err
+	}
 	x.touch(p, part)
 	times, err := x.timesFor(p, x.sharedNow(part))
 	if err != nil {
@@ -120,12 +124,14 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 			return false, err
 		}
 	}
+	switch {
+	case !failed:
+		x.cursorRan(p, shard)
+	case x.txn.block:
+		x.txn.failed = true
+	}
 	if !x.txn.block {
 		x.unbindAll()
-	} else if failed {
-		x.txn.failed = true
-	} else {
-		x.cursorRan(p, shard)
 	}
 	if sole {
 		return true, nil
@@ -283,6 +289,21 @@ func (x *Exec) fragments(p *plan.Plan, shards []int) []fragment {
 	return out
 }
 
+// mayWrite refuses a transaction's writes on a second shard where the keyspace
+// forbids them.
+func (x *Exec) mayWrite(p *plan.Plan, part *part) error {
+	if x.Place.TwoPhase || p.Access != plan.Write || !x.txn.block {
+		return nil
+	}
+	for _, q := range x.txn.parts {
+		if q != part && q.wrote {
+			return pgerr.New(pgerr.FeatureNotSupported, "keyspace %q forbids writes on several shards, and the transaction has written on another", x.Place.Keyspace).
+				WithHint("Its two_phase_commit is off: keep to one shard key in a transaction, or set it to required.")
+		}
+	}
+	return nil
+}
+
 // touch notes what a statement may leave on a part.
 func (x *Exec) touch(p *plan.Plan, part *part) {
 	part.wrote = part.wrote || p.Access == plan.Write
@@ -315,14 +336,15 @@ func (x *Exec) runApart(p *plan.Plan, a *plan.Args, shards []int) error {
 // cursorShards yields where a cursor was declared; PostgreSQL itself reports an
 // unknown one.
 func (x *Exec) cursorShards(p *plan.Plan) []int {
-	shard, ok := x.cursors[p.Cursor]
+	c, ok := x.cursors[p.Cursor]
+	shard := c.shard
 	if !ok {
 		shard = x.pick()
 	}
 	if p.CursorAction == plan.CloseCursor && p.Cursor == "" && len(x.cursors) > 0 {
-		for _, s := range x.cursors {
-			if !slices.Contains(x.shbuf, s) {
-				x.shbuf = append(x.shbuf, s)
+		for _, c := range x.cursors {
+			if !slices.Contains(x.shbuf, c.shard) {
+				x.shbuf = append(x.shbuf, c.shard)
 			}
 		}
 		slices.Sort(x.shbuf)
@@ -333,13 +355,42 @@ func (x *Exec) cursorShards(p *plan.Plan) []int {
 	return x.shbuf
 }
 
+// cursor is one that DECLARE opened.
+type cursor struct {
+	shard  int
+	hold   bool // WITH HOLD: it outlives its transaction's commit
+	stands bool // that has been
+}
+
+// endCursors ends those that end with a block.
+func (x *Exec) endCursors(committed bool) {
+	for name, c := range x.cursors {
+		if !c.stands && !(committed && c.hold) {
+			delete(x.cursors, name)
+			continue
+		}
+		c.stands = true
+		x.cursors[name] = c
+	}
+}
+
+// opensHeld says whether the open block has cursors whose query COMMIT runs.
+func (x *Exec) opensHeld() bool {
+	for _, c := range x.cursors {
+		if c.hold && !c.stands {
+			return true
+		}
+	}
+	return false
+}
+
 func (x *Exec) cursorRan(p *plan.Plan, shard int) {
 	switch p.CursorAction {
 	case plan.DeclareCursor:
 		if x.cursors == nil {
-			x.cursors = map[string]int{}
+			x.cursors = map[string]cursor{}
 		}
-		x.cursors[p.Cursor] = shard
+		x.cursors[p.Cursor] = cursor{shard: shard, hold: p.Pins != "", stands: !x.txn.block}
 	case plan.CloseCursor:
 		if p.Cursor == "" {
 			clear(x.cursors)

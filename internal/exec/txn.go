@@ -207,7 +207,7 @@ func (x *Exec) ended(multi, committed bool) {
 	}
 	x.Settings.journal = x.Settings.journal[:0]
 	x.Settings.endLocal()
-	clear(x.cursors)
+	x.endCursors(committed)
 	for _, p := range x.txn.parts {
 		if committed {
 			p.conn.Settings, p.conn.SettingsKey = x.Settings.now, x.Settings.key

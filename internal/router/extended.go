@@ -111,7 +111,7 @@ func (s *session) newStatement(name, sql string, oids []uint32, rest []byte) (*e
 		return nil, err
 	}
 	if name != "" {
-		st.Shared = s.ls.sharedName(st, s.env+s.x.Settings.Key())
+		st.Shared = s.ls.sharedName(st, s.env+s.x.Settings.Key()+s.schemaKey(st))
 	}
 	return st, nil
 }
@@ -131,9 +131,23 @@ func (s *session) planStatement(st *exec.Stmt) error {
 	if err != nil {
 		return err
 	}
-	st.Plan, st.State = p, before
+	if st.Plan, st.State = p, before; s.ddl.schema != nil {
+		st.State = nil // a plan for this transaction only
+	}
 	st.Literals = append([]sqltext.Literal(nil), s.lex.Literals...)
 	return nil
+}
+
+// schemaKey keeps statements that were prepared before a change of the schema from
+// those of the same text afterwards: PostgreSQL refuses to run the old ones when
+// their result has changed ("cached plan must not change result type"), and a client
+// that then prepares anew must get a new one. What an open transaction's own DDL
+// makes of a statement is for nobody else.
+func (s *session) schemaKey(st *exec.Stmt) string {
+	if s.ddl.schema != nil {
+		return "\x00own" + strconv.FormatUint(st.ID, 10)
+	}
+	return "\x00" + strconv.FormatInt(s.ks.state.Load().schema.Version, 10)
 }
 
 // sharedName names a statement on backends: equal texts, types and environments
@@ -218,7 +232,7 @@ func (s *session) bind(body []byte) error {
 // bindPortal finds a portal's shards from a Bind message's body, which it copies.
 func (s *session) bindPortal(po *exec.Portal, body []byte) error {
 	st := po.Stmt
-	if st.State != s.ks.state.Load() {
+	if st.State != s.ks.state.Load() || s.ddl.schema != nil {
 		s.refresh()
 		if err := s.planStatement(st); err != nil {
 			return err

@@ -269,7 +269,7 @@ func verifyChain(cs tls.ConnectionState, roots *x509.CertPool) error {
 // refresh takes the keyspace's newest placement up, between transactions.
 func (s *session) refresh() {
 	if st := s.ks.state.Load(); s.x.Place != st.place && !s.x.Bound() && !s.x.InBlock() {
-		s.x.Place = st.place
+		s.x.Move(st.place)
 	}
 }
 

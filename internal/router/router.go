@@ -152,7 +152,7 @@ func New(o Options) (*Router, error) {
 	if o.Metrics != nil {
 		o.Metrics.ShardsAt = r.shardsAt
 	}
-	r.exec = exec.Options{Pools: r.pools, GID: r.gid, Service: service{r}}
+	r.exec = exec.Options{Pools: r.pools, GID: r.gid, Service: service{r}, MaxMessage: o.MaxMessage}
 	if err := r.listen(); err != nil {
 		r.Close()
 		return nil, err

@@ -37,6 +37,9 @@ func TestRouterSessions(t *testing.T) {
 		{"SETs of a branch that was prepared", testPreparedSets},
 		{"set_config reaches all shards", testSetConfigEverywhere},
 		{"a part that fails in a pipeline", testPipelineOverShards},
+		{"a statement prepared anew after DDL", testPrepareAfterDDL},
+		{"a cursor WITH HOLD", testHeldCursor},
+		{"a Query during COPY", testQueryDuringCopy},
 	} {
 		t.Run(step.name, func(t *testing.T) { step.fn(t, c) })
 	}
@@ -304,4 +307,93 @@ func testPipelineOverShards(t *testing.T, c *clustertest.Cluster) {
 	must(t, a, "UPDATE pl SET v = 1 WHERE id = 7", "UPDATE 1")
 	must(t, a, "COMMIT", "COMMIT")
 	must(t, a, "SELECT sum(v) FROM pl", "30,SELECT 1")
+}
+
+// testPrepareAfterDDL: what drivers do on "cached plan must not change result type".
+func testPrepareAfterDDL(t *testing.T, c *clustertest.Cluster) {
+	ctx := context.Background()
+	a := c.Connect(t, "app")
+	must(t, a, "CREATE TABLE pd (id int PRIMARY KEY, v int) WITH (sharding.key = 'id')", "CREATE TABLE")
+	must(t, a, "INSERT INTO pd VALUES (1,1),(2,2),(3,3),(4,4)", "INSERT 0 4")
+	fields := func(name string, id string) (int, error) {
+		r := a.PgConn().ExecPrepared(ctx, name, [][]byte{[]byte(id)}, nil, nil).Read()
+		return len(r.FieldDescriptions), r.Err
+	}
+	const sql = "SELECT * FROM pd WHERE id = $1"
+	for _, name := range []string{"old", "new"} {
+		if _, err := a.PgConn().Prepare(ctx, name, sql, nil); err != nil {
+			t.Fatal(describe(err))
+		}
+		for i := 1; i <= 4; i++ {
+			want := map[string]int{"old": 2, "new": 3}[name]
+			if n, err := fields(name, fmt.Sprint(i)); err != nil || n != want {
+				t.Errorf("%s(%d): %d columns, %v", name, i, n, err)
+			}
+		}
+		if name == "old" {
+			must(t, a, "ALTER TABLE pd ADD COLUMN w int", "ALTER TABLE")
+			var pg *pgconn.PgError
+			if _, err := fields("old", "1"); !asPg(err, &pg) || pg.Code != "0A000" {
+				t.Errorf("the old statement: %v", err)
+			}
+		}
+	}
+	// The transaction's own DDL is seen by what was prepared before.
+	must(t, a, "BEGIN", "BEGIN")
+	must(t, a, "DROP TABLE pd", "DROP TABLE")
+	must(t, a, "CREATE TABLE pd (id int PRIMARY KEY, v int, w int) WITH (sharding.kind = 'reference')", "CREATE TABLE")
+	must(t, a, "INSERT INTO pd VALUES (1,1,1)", "INSERT 0 1")
+	must(t, a, "ROLLBACK", "ROLLBACK")
+	must(t, a, "SELECT count(*) FROM pd", "4,SELECT 1")
+}
+
+func testHeldCursor(t *testing.T, c *clustertest.Cluster) {
+	a := c.Connect(t, "app")
+	must(t, a, "CREATE TABLE hc (id int PRIMARY KEY) WITH (sharding.key = 'id')", "CREATE TABLE")
+	must(t, a, "INSERT INTO hc VALUES (1),(2),(3),(4),(5),(6),(7),(8)", "INSERT 0 8")
+	for id := 1; id <= 8; id++ {
+		must(t, a, "BEGIN", "BEGIN")
+		must(t, a, fmt.Sprintf("DECLARE c CURSOR WITH HOLD FOR SELECT id FROM hc WHERE id = %d", id), "DECLARE CURSOR")
+		must(t, a, "COMMIT", "COMMIT")
+		must(t, a, "FETCH c", fmt.Sprintf("%d,FETCH 1", id))
+		must(t, a, "CLOSE c", "CLOSE CURSOR")
+	}
+}
+
+func testQueryDuringCopy(t *testing.T, c *clustertest.Cluster) {
+	a := c.Connect(t, "app")
+	must(t, a, "CREATE TABLE qc (id int)", "CREATE TABLE")
+	h, err := a.PgConn().Hijack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Conn.Close()
+	h.Conn.SetDeadline(time.Now().Add(20 * time.Second))
+	f := h.Frontend
+	f.Send(&pgproto3.Query{String: "COPY qc FROM STDIN"})
+	f.Send(&pgproto3.CopyData{Data: []byte("1\n")})
+	f.Send(&pgproto3.Query{String: "SELECT 1"})
+	f.Send(&pgproto3.CopyDone{})
+	f.Send(&pgproto3.Query{String: "SELECT count(*) FROM qc"})
+	if err := f.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for ready := 0; ready < 2; {
+		m, err := f.Receive()
+		if err != nil {
+			t.Fatalf("after %v: %v", got, err)
+		}
+		switch m := m.(type) {
+		case *pgproto3.ErrorResponse:
+			got = append(got, m.Code)
+		case *pgproto3.DataRow:
+			got = append(got, string(m.Values[0]))
+		case *pgproto3.ReadyForQuery:
+			ready++
+		}
+	}
+	if fmt.Sprint(got) != "[08P01 0]" {
+		t.Errorf("%v", got)
+	}
 }
