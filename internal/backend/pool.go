@@ -37,7 +37,7 @@ type poolKey struct {
 
 // endpoint is one server address.
 type endpoint struct {
-	target  Target
+	target  atomic.Pointer[Target]
 	pools   *Pools
 	permits atomic.Int32 // connections that exist or are being made
 	idle    atomic.Int32 // of these, idle in some loop's pool
@@ -74,12 +74,16 @@ func (p *Pools) SetOptions(o Options) { p.opts.Store(&o) }
 func (p *Pools) Pool(l *loop.Loop, tgt Target, key Key) *Pool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if ep := p.endpoints[key.Addr]; ep != nil {
+		ep.target.Store(&tgt) // the newest way to reach it is for all that dial from now on
+	}
 	if pool := p.pools[poolKey{l, key}]; pool != nil {
 		return pool
 	}
 	ep := p.endpoints[key.Addr]
 	if ep == nil {
-		ep = &endpoint{target: tgt, pools: p}
+		ep = &endpoint{pools: p}
+		ep.target.Store(&tgt)
 		p.endpoints[key.Addr] = ep
 	}
 	pool := &Pool{Key: key, loop: l, ep: ep}
@@ -164,7 +168,7 @@ func (p *Pool) open(t *loop.Task, cred *Credentials, deadline time.Time) (*loop.
 // openWith connects and logs in. Without TLS all of it runs beside the loop; TLS
 // needs the loop's connection, and so logs in as a coroutine.
 func (p *Pool) openWith(t *loop.Task, cred *Credentials, deadline time.Time, watchful bool) (c *loop.Conn, h hello, err error) {
-	tgt := p.ep.target
+	tgt := *p.ep.target.Load()
 	var nc net.Conn
 	t.Do(func() {
 		ctx, cancel := context.WithDeadline(t.Loop().Group().Context(), deadline)
@@ -207,12 +211,18 @@ func (ep *endpoint) giveBackPermit() {
 
 // passPermit hands a held permit to the first waiter, or ends it.
 func (ep *endpoint) passPermit() {
-	if w := ep.first(); w != nil {
-		w.pass = true
-		ep.finish(w)
-		return
+	for {
+		if w := ep.first(); w != nil {
+			w.pass = true
+			ep.finish(w)
+			return
+		}
+		ep.permits.Add(-1)
+		// One that queued between the two steps has found no permit.
+		if ep.nwait.Load() == 0 || !ep.tryPermit() {
+			return
+		}
 	}
-	ep.permits.Add(-1)
 }
 
 // destroy closes a connection and ends or passes on its permit.

@@ -158,7 +158,11 @@ func (s *session) makePlan(sql string, types []uint32) (p *plan.Plan, cacheable 
 			break
 		}
 		var fresh error
-		s.t.Do(func() { fresh = s.ks.refreshNow(s.r.ctx) })
+		s.t.Do(func() {
+			if fresh = s.ks.refreshNow(s.r.ctx); fresh == nil && s.ks.state.Load() == st {
+				fresh = s.ks.rereadSchema(s.r.ctx)
+			}
+		})
 		if fresh != nil {
 			// The catalog is away: what the router knows is all there is to say.
 			s.r.log.Warn("cannot refresh the schema for an unknown name", "keyspace", s.database, "err", fresh)

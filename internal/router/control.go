@@ -247,8 +247,9 @@ func (s *session) executeText(st *exec.Stmt, vals [][]byte) error {
 	if err == nil {
 		err = s.x.ExtExecute(po, 0)
 	}
-	if err == nil {
-		err = s.x.CloseUnits()
+	// The shard's pipeline ends here, however it went: a Query follows.
+	if e := s.x.CloseUnits(); err == nil || exec.Fatal(e) {
+		err = e
 	}
 	return err
 }

@@ -76,6 +76,7 @@ func TestRouterDDL(t *testing.T) {
 		{"DDL and savepoints", testSavepointDDL},
 		{"renames", testRename},
 		{"a pipeline's DDL is rolled back", testPipelineDDL},
+		{"DDL that nobody was told of", testUntoldDDL},
 	} {
 		t.Run(step.name, func(t *testing.T) { step.fn(t, c) })
 	}
@@ -185,4 +186,19 @@ func testPipelineDDL(t *testing.T, c *clustertest.Cluster) {
 		t.Error("a duplicate key went through")
 	}
 	must(t, a, "SELECT count(*) FROM pa", "8,SELECT 1")
+}
+
+// testUntoldDDL: a router was killed between its COMMIT on the shards and the
+// catalog's next schema version.
+func testUntoldDDL(t *testing.T, c *clustertest.Cluster) {
+	a := c.Connect(t, "app")
+	must(t, a, "SELECT 1", "1,SELECT 1")
+	for _, s := range c.Servers {
+		s.Exec(t, "app", "CREATE TABLE untold (id int)")
+	}
+	clustertest.Eventually(t, "the table is found", func() error {
+		_, err := simple(t, a, "INSERT INTO untold VALUES (1)")
+		return err
+	})
+	must(t, a, "SELECT id FROM untold", "1,SELECT 1")
 }

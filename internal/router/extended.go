@@ -455,7 +455,11 @@ func (s *session) endPipeline() error {
 		}
 	}
 	if err := s.x.CloseUnits(); err != nil {
-		return err
+		if exec.Fatal(err) {
+			return err
+		}
+		s.broken = true
+		s.fail(err)
 	}
 	if err := s.x.EndImplicit(s.broken); err != nil {
 		if exec.Fatal(err) {

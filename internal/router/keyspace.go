@@ -41,7 +41,8 @@ type keyspace struct {
 	name  string
 	state atomic.Pointer[state]
 
-	mu sync.Mutex // one update at a time
+	mu     sync.Mutex // one update at a time; guards reread
+	reread time.Time  // when rereadSchema last ran
 }
 
 // loadTimeout bounds reading a schema from its home shard.
@@ -154,6 +155,33 @@ func (k *keyspace) refreshTo(ctx context.Context, version int64) error {
 		return err
 	}
 	return k.update(ctx, k.r.view.Snapshot())
+}
+
+// rereadEvery bounds how often an unknown name has the schema read again.
+const rereadEvery = time.Second
+
+// rereadSchema reads the schema although the catalog tells of no change: a router
+// that died between the commit of its DDL and the catalog's next version has left
+// one that nobody was told of. It blocks, and does nothing when it was done a
+// moment ago.
+func (k *keyspace) rereadSchema(ctx context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	old := k.state.Load()
+	if time.Since(k.reread) < rereadEvery {
+		return nil
+	}
+	k.reread = time.Now()
+	s, err := k.load(ctx, old.home, old.schema.Version)
+	if err != nil {
+		return err
+	}
+	if s.Fingerprint() != old.schema.Fingerprint() {
+		n := *old
+		n.schema = s
+		k.state.Store(&n)
+	}
+	return nil
 }
 
 // load reads the schema from the home shard.
