@@ -1,6 +1,7 @@
 package robustness
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/sharding-system/sharding/internal/clustertest"
 	"github.com/sharding-system/sharding/internal/pgwire"
@@ -21,7 +23,8 @@ const answerWithin = 20 * time.Second
 // raw is a client that sends whatever bytes it likes.
 type raw struct {
 	nc   net.Conn
-	seen int // messages read
+	in   io.Reader // of nc
+	seen int       // messages read
 }
 
 func dialRaw(addr string) (*raw, error) {
@@ -30,23 +33,43 @@ func dialRaw(addr string) (*raw, error) {
 		return nil, err
 	}
 	_ = nc.SetDeadline(time.Now().Add(answerWithin))
-	return &raw{nc: nc}, nil
+	return &raw{nc: nc, in: nc}, nil
 }
 
 // loginRaw is a raw client that has logged in properly.
 func loginRaw(t *testing.T, dsn string) *raw {
 	t.Helper()
-	c, err := pgconn.Connect(clustertest.Context(t), dsn)
+	r, err := login(clustertest.Context(t), dsn)
 	if err != nil {
 		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.nc.Close() })
+	return r
+}
+
+// login logs in by pgconn and takes the connection from it. Where a write takes
+// long pgconn begins to read beside it: what that read gets is seen by pgconn's
+// own reader alone, so that one is read from.
+func login(ctx context.Context, dsn string) (*raw, error) {
+	cfg, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		return nil, err
+	}
+	r := &raw{}
+	cfg.BuildFrontend = func(in io.Reader, out io.Writer) *pgproto3.Frontend {
+		r.in = in
+		return pgproto3.NewFrontend(in, out)
+	}
+	c, err := pgconn.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, err
 	}
 	h, err := c.Hijack()
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	t.Cleanup(func() { _ = h.Conn.Close() })
-	_ = h.Conn.SetDeadline(time.Now().Add(answerWithin))
-	return &raw{nc: h.Conn}
+	r.nc = h.Conn
+	return r, r.nc.SetDeadline(time.Now().Add(answerWithin))
 }
 
 // send writes; the other side may close at any time, which is no failure.
@@ -63,18 +86,26 @@ func (r *raw) abort() {
 // errNoMessage: what came is not a message of the protocol.
 var errNoMessage = errors.New("not a message of the protocol")
 
+// errOldProtocol: the answer has the form that protocol 2.0 had, which
+// PostgreSQL gives to clients of that.
+var errOldProtocol = errors.New("an error of protocol 2.0")
+
 // message reads one message.
 func (r *raw) message() (typ byte, body []byte, err error) {
 	var head [5]byte
-	if _, err := io.ReadFull(r.nc, head[:]); err != nil {
+	if _, err := io.ReadFull(r.in, head[:]); err != nil {
 		return 0, nil, err
 	}
 	n := binary.BigEndian.Uint32(head[1:])
+	if r.seen == 0 && string(head[:]) == "EFATA" {
+		body, err = io.ReadAll(r.in)
+		return head[0], body, errors.Join(err, errOldProtocol)
+	}
 	if n < 4 || n > 64<<20 {
 		return head[0], nil, fmt.Errorf("%w: %q", errNoMessage, head)
 	}
 	body = make([]byte, n-4)
-	_, err = io.ReadFull(r.nc, body)
+	_, err = io.ReadFull(r.in, body)
 	r.seen++
 	return head[0], body, err
 }
@@ -93,7 +124,9 @@ func (r *raw) until() (e ending) {
 		typ, body, err := r.message()
 		if err != nil {
 			e.closed = true
-			if !errors.Is(err, io.EOF) {
+			if errors.Is(err, errOldProtocol) {
+				e.code, e.message = oldProtocol, string(body)
+			} else if !errors.Is(err, io.EOF) {
 				e.err = err
 			}
 			return e
@@ -112,6 +145,10 @@ func (r *raw) until() (e ending) {
 			return e
 		}
 	}
+}
+
+func (e ending) String() string {
+	return fmt.Sprintf("%q %q, closed %t, %v", e.code, e.message, e.closed, e.err)
 }
 
 // timedOut says whether the router neither answered nor closed.

@@ -204,7 +204,7 @@ func checkClean(t *testing.T, c *clustertest.Cluster, before stock) {
 func (s *soak) breaker(ctx context.Context, n int) {
 	rnd := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), uint64(n)))
 	for ctx.Err() == nil && !s.failed() {
-		r, err := s.loginRaw(ctx)
+		r, err := login(ctx, s.dsn)
 		if err != nil {
 			if ctx.Err() == nil {
 				s.fail("breaker %d cannot log in: %v", n, err)

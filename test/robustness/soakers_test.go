@@ -328,20 +328,6 @@ func code(err error) string {
 	return ""
 }
 
-// loginRaw is a raw client of the soak.
-func (s *soak) loginRaw(ctx context.Context) (*raw, error) {
-	c, err := pgconn.Connect(ctx, s.dsn)
-	if err != nil {
-		return nil, err
-	}
-	h, err := c.Hijack()
-	if err != nil {
-		return nil, err
-	}
-	_ = h.Conn.SetDeadline(time.Now().Add(answerWithin))
-	return &raw{nc: h.Conn}, nil
-}
-
 // five is a transaction whose rows must all be there, or none.
 func five() []byte {
 	v := nonces.Add(1)
