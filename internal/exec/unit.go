@@ -168,11 +168,9 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 			}
 		}
 		if start < i {
-			if done || copyIn || c.Readable() || x.Client.Queued() > 0 {
-				// More is to come for this client at once: let it go together.
-				x.Client.Write(buf[start:i])
-			} else if err := x.Client.Send(buf[start:i]); err != nil && err != loop.ErrWouldBlock {
-				return failed, false, ErrClientGone
+			// More may come for this client at once: then small pieces go together.
+			if err := x.pass(buf[start:i], done || copyIn || c.Readable()); err != nil {
+				return failed, false, err
 			}
 		}
 		c.Consume(i)
@@ -191,6 +189,27 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 			return failed, false, err
 		}
 	}
+}
+
+// collected is how much of an answer waits for more of it before it is sent on. It
+// is less than the loop's buffers hold, so that collecting makes none grow.
+const collected = 8 << 10
+
+// pass sends the client a piece of an answer, or keeps it where more is to come.
+func (x *Exec) pass(b []byte, more bool) error {
+	c := x.Client
+	queued := c.Queued()
+	if queued+len(b) <= collected && (more || queued > 0) {
+		c.Write(b)
+		return nil
+	}
+	if queued > 0 {
+		_ = c.Flush() // a broken connection's Send fails too
+	}
+	if err := c.Send(b); err != nil && err != loop.ErrWouldBlock && !x.detached {
+		return ErrClientGone
+	}
+	return nil
 }
 
 // ownAnswers writes the router's own answers that are due now.

@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,9 +39,21 @@ func allocations(t *testing.T, connections, clients int) {
 	c := clustertest.Start(t, clustertest.Options{Servers: 2, Router: func(o *router.Options) {
 		o.Metrics, o.MaxConnections, o.AcquireTimeout = metrics, connections, time.Minute
 	}})
-	if _, err := c.Connect(t, "app").Exec(context.Background(), "CREATE TABLE t (id bigint PRIMARY KEY, v text) WITH (sharding.key = 'id')"); err != nil {
-		t.Fatal(err)
+	conn := c.Connect(t, "app")
+	rows := make([]string, 1000) // 100 kB
+	for i := range rows {
+		rows[i] = fmt.Sprintf("(1, %d, '%080d')", i, i)
 	}
+	for _, sql := range []string{
+		"CREATE TABLE t (id bigint PRIMARY KEY, v text) WITH (sharding.key = 'id')",
+		"CREATE TABLE many (id bigint, n int, v text, PRIMARY KEY (id, n)) WITH (sharding.key = 'id')",
+		"INSERT INTO many VALUES " + strings.Join(rows, ", "),
+	} {
+		if _, err := conn.Exec(context.Background(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn.Close(context.Background())
 	for _, k := range hotPaths() {
 		t.Run(k.name, func(t *testing.T) {
 			wires := make([]*wire, clients)
@@ -48,7 +62,7 @@ func allocations(t *testing.T, connections, clients int) {
 				wires[i].send(t, k.before)
 				wires[i].ready(t)
 			}
-			const rounds = 10000
+			rounds := k.rounds
 			run := func(n int) {
 				for i := range n {
 					for _, w := range wires {
@@ -59,7 +73,7 @@ func allocations(t *testing.T, connections, clients int) {
 					}
 				}
 			}
-			run(2000) // both shards' connections, buffers and plans
+			run(rounds / 5) // both shards' connections, buffers and plans
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			run(rounds)
@@ -81,6 +95,7 @@ type hotPath struct {
 	name    string
 	before  []byte // sent once; answered by one ReadyForQuery
 	message func(dst []byte, id int) []byte
+	rounds  int
 }
 
 func hotPaths() []hotPath {
@@ -96,14 +111,17 @@ func hotPaths() []hotPath {
 			dst = append(strconv.AppendInt(append(dst, "SELECT v FROM t WHERE id = "...), int64(id), 10), ";\x00"...)
 			binary.BigEndian.PutUint32(dst[at+1:], uint32(len(dst)-at-1))
 			return dst
-		}},
+		}, 10000},
 		{"prepared", pgwire.AppendSync(prepare), func(dst []byte, id int) []byte {
 			return executeMessages(dst, "p", id)
-		}},
+		}, 10000},
 		{"unnamed", pgwire.AppendQuery(nil, "SELECT 1"), func(dst []byte, id int) []byte {
 			dst, _ = pgwire.AppendParse(dst, "", sql, nil)
 			return executeMessages(dst, "", id)
-		}},
+		}, 10000},
+		{"many rows", pgwire.AppendQuery(nil, "SELECT 1"), func(dst []byte, id int) []byte {
+			return pgwire.AppendQuery(dst, "SELECT n, v FROM many WHERE id = 1")
+		}, 2000},
 	}
 }
 
