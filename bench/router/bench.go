@@ -18,7 +18,7 @@ type benchOptions struct {
 	rounds, scale, loops, pool         int
 	duration                           time.Duration
 	clients, modes, ways, out, profile string
-	note                               string
+	note, query                        string
 }
 
 func benchFlags(f *flag.FlagSet) *benchOptions {
@@ -31,6 +31,7 @@ func benchFlags(f *flag.FlagSet) *benchOptions {
 	f.StringVar(&o.clients, "clients", "1,16,64", "numbers of clients")
 	f.StringVar(&o.modes, "modes", "simple,extended,prepared", "pgbench's protocol modes")
 	f.StringVar(&o.ways, "ways", "direct,pgbouncer,router,router4", "ways to the server; router4 is the router with four shards")
+	f.StringVar(&o.query, "query", "", "a script for pgbench in place of its own point SELECT")
 	f.StringVar(&o.out, "out", "bench/results/router.md", "file for the table; none where empty")
 	f.StringVar(&o.profile, "profile", "", "file for a CPU profile of the router over the whole run")
 	f.StringVar(&o.note, "note", "", "a remark for the file, such as what else ran on the machine")
@@ -58,11 +59,10 @@ type cell struct {
 
 // sample is one run of pgbench.
 type sample struct {
-	tps     float64       // queries a second
-	latency float64       // milliseconds, pgbench's mean
-	cpu     float64       // microseconds of the proxy's processor time for a query; 0 for direct
-	user    float64       // of it in user mode
-	took    time.Duration // of the whole measurement
+	tps     float64 // queries a second
+	latency float64 // milliseconds, pgbench's mean
+	cpu     float64 // microseconds of the proxy's processor time for a query; 0 for direct
+	user    float64 // of it in user mode
 }
 
 // results are the samples by cell, one a round.
@@ -81,7 +81,6 @@ func bench(ctx context.Context, o *benchOptions) (err error) {
 	got := results{}
 	load := []string{loadAverage()}
 	for round := range o.rounds {
-		// Every other round goes the other way about, so that a drift of the machine falls on all.
 		for _, c := range cells {
 			s, err := st.sample(ctx, o, c)
 			if err != nil {
@@ -90,7 +89,7 @@ func bench(ctx context.Context, o *benchOptions) (err error) {
 			got[c] = append(got[c], s)
 			fmt.Fprintf(os.Stderr, "round %d, %-8s %2d clients %-9s %7.0f queries/s %6.1f us (user %.1f)\n", round+1, c.mode, c.clients, c.way, s.tps, s.cpu, s.user)
 		}
-		slices.Reverse(cells)
+		slices.Reverse(cells) // a drift of the machine falls on all
 		load = append(load, loadAverage())
 	}
 	text := report(o, st, got, load)
@@ -135,7 +134,6 @@ func plan(o *benchOptions) ([]cell, error) {
 
 // sample runs pgbench once and takes the proxy's processor time before and after.
 func (st *stand) sample(ctx context.Context, o *benchOptions, c cell) (s sample, err error) {
-	start := time.Now()
 	port, database, proxy := st.pg[0].Port(), oneShard, (*process)(nil)
 	switch c.way {
 	case pgbouncer:
@@ -152,9 +150,17 @@ func (st *stand) sample(ctx context.Context, o *benchOptions, c cell) (s sample,
 			return s, err
 		}
 	}
-	// -s with -S and custom scale would be ignored: pgbench counts the branches, which over four shards a router adds up.
-	out, err := st.pgbench(ctx, port, database, "-S", "-n", "-M", c.mode, "-c", strconv.Itoa(c.clients),
-		"-j", strconv.Itoa(min(2, c.clients)), "-T", strconv.Itoa(int(o.duration.Seconds())))
+	// pgbench counts the branches for its scale; over four shards the router adds them up.
+	work := []string{"-S"}
+	if o.query != "" {
+		script := filepath.Join(st.dir, "query.sql")
+		if err := os.WriteFile(script, []byte(o.query), 0o644); err != nil {
+			return s, fmt.Errorf("writing the script: %w", err)
+		}
+		work = []string{"-s", strconv.Itoa(o.scale), "-f", script}
+	}
+	out, err := st.pgbench(ctx, port, database, append(work, "-n", "-M", c.mode, "-c", strconv.Itoa(c.clients),
+		"-j", strconv.Itoa(min(2, c.clients)), "-T", strconv.Itoa(int(o.duration.Seconds())))...)
 	if err != nil {
 		return s, err
 	}
@@ -170,7 +176,7 @@ func (st *stand) sample(ctx context.Context, o *benchOptions, c cell) (s sample,
 		return s, err
 	}
 	micros := func(d time.Duration) float64 { return d.Seconds() * 1e6 / queries }
-	return sample{tps: tps, latency: latency, cpu: micros(after.cpu - before.cpu), user: micros(after.user - before.user), took: time.Since(start)}, nil
+	return sample{tps: tps, latency: latency, cpu: micros(after.cpu - before.cpu), user: micros(after.user - before.user)}, nil
 }
 
 func number(text, pattern string) (float64, error) {

@@ -53,9 +53,9 @@ func peerOf(c cell) cell {
 func report(o *benchOptions, st *stand, r results, load []string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# The router against PgBouncer and a direct connection\n\n")
-	fmt.Fprintf(&b, "`go run ./bench/router bench`, %s. Point SELECT (`pgbench -S`, scale %d), medians of %d rounds of %v, the ways interleaved, on %d processors; "+
+	fmt.Fprintf(&b, "`go run ./bench/router bench`, %s. %s, scale %d, medians of %d rounds of %v, the ways interleaved, on %d processors; "+
 		"PostgreSQL %s, %s, %s. `router` is a keyspace of one shard, `router4` one of four, with metrics on; direct, PgBouncer and `router` share one database. "+
-		"At most %d backends for a server, transaction pooling.\n\n", time.Now().Format(time.DateOnly), o.scale, o.rounds, o.duration, runtime.NumCPU(),
+		"At most %d backends for a server, transaction pooling.\n\n", time.Now().Format(time.DateOnly), what(o), o.scale, o.rounds, o.duration, runtime.NumCPU(),
 		st.install.Text, bouncerVersion(), runtime.Version(), o.pool)
 	fmt.Fprintf(&b, "CPU is microseconds of the proxy's processor time (user and system, /proc/PID/stat) for a query. The ratios are to PgBouncer in the same round, "+
 		"so they mean more than the figures. In prepared mode they are to PgBouncer's extended mode: this PgBouncer cannot pool prepared statements. "+
@@ -77,6 +77,13 @@ func report(o *benchOptions, st *stand, r results, load []string) string {
 		}
 	}
 	return b.String()
+}
+
+func what(o *benchOptions) string {
+	if o.query != "" {
+		return "`" + o.query + "`"
+	}
+	return "Point SELECT (`pgbench -S`)"
 }
 
 func line(r results, c cell) string {
