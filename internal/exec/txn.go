@@ -296,6 +296,9 @@ func (x *Exec) rollbackBlock(c *plan.Control) (string, error) {
 		x.notice("WARNING", pgerr.NoActiveSQLTransaction, "there is no transaction in progress")
 		return "ROLLBACK", nil
 	}
+	if !x.txn.explicit { // the implicit one of a Query or a pipeline ends all the same
+		x.notice("WARNING", pgerr.NoActiveSQLTransaction, "there is no transaction in progress")
+	}
 	begin, readOnly := x.txn.begin, x.txn.readOnly
 	if err := x.rollback(); err != nil {
 		return "", err

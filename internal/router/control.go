@@ -139,7 +139,7 @@ func (s *session) setSharding(c *plan.Control) error {
 func (s *session) discard(c *plan.Control) error {
 	switch c.Name {
 	case "ALL":
-		if s.x.InBlock() {
+		if s.x.Open() {
 			return pgerr.New(pgerr.ActiveSQLTransaction, "DISCARD ALL cannot run inside a transaction block")
 		}
 		s.dropStatements()

@@ -36,9 +36,16 @@ func (s *session) pipelineFailed(err error) error {
 		return err
 	}
 	s.broken = true
-	s.owed = s.owed[:0]
 	// What was answered before comes first.
-	if e := s.x.ExtFlush(); e != nil {
+	e := error(nil)
+	if err != exec.ErrReported {
+		e = s.payOwed(-1)
+	}
+	s.owed = s.owed[:0]
+	if e == nil {
+		e = s.x.ExtFlush()
+	}
+	if e != nil {
 		if exec.Fatal(e) {
 			return e
 		}
@@ -183,8 +190,9 @@ func (s *session) payOwed(shard int) error {
 	if shard < 0 {
 		shard = s.x.AnyShard()
 	}
-	for _, st := range s.owed {
+	for i, st := range s.owed {
 		if err := s.x.ExtPrepare(st, shard); err != nil {
+			s.owed = append(s.owed[:0], s.owed[i+1:]...)
 			return err
 		}
 	}

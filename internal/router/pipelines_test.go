@@ -1,0 +1,173 @@
+package router_test
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/sharding-system/sharding/internal/clustertest"
+)
+
+// rawClient is a connection whose messages a test sends and reads one by one.
+type rawClient struct {
+	t *testing.T
+	f *pgproto3.Frontend
+	c net.Conn
+}
+
+func hijack(t *testing.T, c *pgx.Conn) *rawClient {
+	t.Helper()
+	h, err := c.PgConn().Hijack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Conn.Close() })
+	return &rawClient{t, h.Frontend, h.Conn}
+}
+
+// script sends messages, each Flush or Sync ending a packet, and writes down what
+// comes, to the last ReadyForQuery.
+func (w *rawClient) script(ms []pgproto3.FrontendMessage) string {
+	w.t.Helper()
+	_ = w.c.SetDeadline(time.Now().Add(15 * time.Second))
+	ready := 0
+	for _, m := range ms {
+		w.f.Send(m)
+		switch m.(type) {
+		case *pgproto3.Sync, *pgproto3.Query:
+			ready++
+		}
+	}
+	if err := w.f.Flush(); err != nil {
+		w.t.Fatal(err)
+	}
+	var out []string
+	for ready > 0 {
+		m, err := w.f.Receive()
+		if err != nil {
+			out = append(out, err.Error())
+			break
+		}
+		switch m := m.(type) {
+		case *pgproto3.ErrorResponse:
+			out = append(out, m.Severity+" "+m.Code)
+		case *pgproto3.NoticeResponse:
+			out = append(out, m.Severity+" "+m.Code)
+		case *pgproto3.DataRow:
+			out = append(out, fmt.Sprintf("%q", m.Values))
+		case *pgproto3.CommandComplete:
+			out = append(out, string(m.CommandTag))
+		case *pgproto3.RowDescription:
+			out = append(out, fmt.Sprintf("columns %d", len(m.Fields)))
+		case *pgproto3.ReadyForQuery:
+			ready--
+			out = append(out, string(m.TxStatus))
+		case *pgproto3.ParameterStatus:
+		default:
+			out = append(out, strings.TrimPrefix(fmt.Sprintf("%T", m), "*pgproto3."))
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+func ext(sql string, params ...string) (ms []pgproto3.FrontendMessage) {
+	var values [][]byte
+	for _, p := range params {
+		values = append(values, []byte(p))
+	}
+	return []pgproto3.FrontendMessage{&pgproto3.Parse{Query: sql}, &pgproto3.Bind{Parameters: values}, &pgproto3.Describe{ObjectType: 'P'}, &pgproto3.Execute{}}
+}
+
+func join(parts ...[]pgproto3.FrontendMessage) (out []pgproto3.FrontendMessage) {
+	for _, p := range parts {
+		out = append(out, p...)
+	}
+	return out
+}
+
+// TestRouterPipelines compares what the router sends, message by message, with
+// what PostgreSQL sends.
+func TestRouterPipelines(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Options{})
+	sync := []pgproto3.FrontendMessage{&pgproto3.Sync{}}
+	flush := []pgproto3.FrontendMessage{&pgproto3.Flush{}}
+	q := func(sql string) []pgproto3.FrontendMessage {
+		return []pgproto3.FrontendMessage{&pgproto3.Query{String: sql}}
+	}
+	ins := func(id string) []pgproto3.FrontendMessage { return ext("INSERT INTO t VALUES ($1, 0)", id) }
+	count := q("SELECT count(*) FROM t")
+	copyData := func(s string) pgproto3.FrontendMessage { return &pgproto3.CopyData{Data: []byte(s)} }
+	scripts := []struct {
+		name string
+		ms   []pgproto3.FrontendMessage
+	}{
+		{"inserts on shards", join(ins("11"), ins("12"), ins("13"), ins("14"), sync, count)},
+		{"an error in the middle", join(ins("21"), ins("22"), ins("1"), ins("23"), sync, count)},
+		{"an error at the end", join(ins("21"), ins("22"), ins("23"), ins("1"), sync, count)},
+		{"BEGIN and COMMIT within", join(ins("31"), ext("BEGIN"), ins("32"), ext("COMMIT"), ins("33"), ins("1"), sync, count)},
+		{"BEGIN within, open", join(ins("41"), ext("BEGIN"), ins("42"), sync, ins("43"), sync, q("ROLLBACK"), count)},
+		{"COMMIT without BEGIN", join(ins("51"), ext("COMMIT"), ins("52"), ins("1"), sync, count)},
+		{"ROLLBACK without BEGIN", join(ins("61"), ins("62"), ext("ROLLBACK"), ins("63"), sync, count)},
+		{"an error, skipped to Sync", join(ext("SELECT 1/0"), ins("71"), ext("COMMIT"), sync, count)},
+		{"a failed block", join(q("BEGIN"), ins("1"), sync, ins("81"), sync, ext("COMMIT"), sync, count)},
+		{"savepoints in a pipeline", join(ext("BEGIN"), ins("91"), ext("SAVEPOINT a"), ins("92"), ext("ROLLBACK TO a"), ins("93"), ext("COMMIT"), sync, count)},
+		{"a savepoint after an error", join(ext("BEGIN"), ext("SAVEPOINT a"), ins("94"), sync, ins("1"), sync, ext("ROLLBACK TO a"), ins("95"), ext("COMMIT"), sync, count)},
+		{"Flush", join(ins("101"), flush, ins("102"), flush, sync, count)},
+		{"a Query ends a pipeline", join(ins("111"), ins("112"), q("SELECT 1"), count)},
+		{"unknown portal", join(ins("121"), []pgproto3.FrontendMessage{&pgproto3.Execute{Portal: "nope"}}, sync, count)},
+		{"unknown statement", join(ins("131"), []pgproto3.FrontendMessage{&pgproto3.Bind{PreparedStatement: "nope"}}, sync, count)},
+		{"closes", join([]pgproto3.FrontendMessage{&pgproto3.Parse{Name: "s", Query: "SELECT v FROM t WHERE id = $1"}, &pgproto3.Describe{ObjectType: 'S', Name: "s"},
+			&pgproto3.Bind{PreparedStatement: "s", DestinationPortal: "p", Parameters: [][]byte{[]byte("1")}}, &pgproto3.Execute{Portal: "p"},
+			&pgproto3.Close{ObjectType: 'P', Name: "p"}, &pgproto3.Close{ObjectType: 'S', Name: "s"}, &pgproto3.Close{ObjectType: 'S', Name: "s"},
+			&pgproto3.Bind{PreparedStatement: "s"}}, sync)},
+		{"a statement twice", join([]pgproto3.FrontendMessage{&pgproto3.Parse{Name: "d", Query: "SELECT 1"}, &pgproto3.Parse{Name: "d", Query: "SELECT 1"}}, sync,
+			[]pgproto3.FrontendMessage{&pgproto3.Close{ObjectType: 'S', Name: "d"}}, sync)},
+		{"row limits", join(q("BEGIN"), []pgproto3.FrontendMessage{&pgproto3.Parse{Query: "SELECT generate_series(1, 5) FROM t WHERE id = 1"}, &pgproto3.Bind{},
+			&pgproto3.Execute{MaxRows: 2}, &pgproto3.Execute{MaxRows: 2}, &pgproto3.Execute{MaxRows: 2}}, sync, q("COMMIT"))},
+		{"empty statements", join(ext(""), ext(";"), sync, q(""), q(";;"))},
+		{"SET in a pipeline", join(ext("SET work_mem = '5MB'"), ext("SHOW work_mem"), sync, q("RESET work_mem"))},
+		{"COPY", join(q("COPY t FROM STDIN"), []pgproto3.FrontendMessage{copyData("201\t1\n20"), copyData("2\t2\n"), copyData("203\t3"), &pgproto3.CopyDone{}}, count)},
+		{"COPY, a bad row", join(q("COPY t FROM STDIN"), []pgproto3.FrontendMessage{copyData("211\t1\n212\tx\n"), copyData("213\t2\n"), &pgproto3.CopyDone{}}, count)},
+		{"COPY, the client gives up", join(q("COPY t FROM STDIN"), []pgproto3.FrontendMessage{copyData("221\t1\n"), &pgproto3.CopyFail{Message: "no"}}, count)},
+		{"COPY by the extended protocol", join(ext("COPY t FROM STDIN"), []pgproto3.FrontendMessage{&pgproto3.Flush{}, copyData("231\t1\n232\t2\n"), &pgproto3.CopyDone{}}, sync, count)},
+		{"COPY in a block, a bad row", join(q("BEGIN"), q("SAVEPOINT s"), q("COPY t FROM STDIN"), []pgproto3.FrontendMessage{copyData("241\t1\n242\tx\n"), &pgproto3.CopyDone{}}, q("ROLLBACK TO s"), q("INSERT INTO t VALUES (243, 0)"), q("COMMIT"), count)},
+		{"COPY in a series", join(q("INSERT INTO t VALUES (251, 0); COPY t FROM STDIN; INSERT INTO t VALUES (1, 0)"), []pgproto3.FrontendMessage{copyData("252\t1\n"), &pgproto3.CopyDone{}}, count)},
+		{"COPY out", join(q("COPY (SELECT id FROM t WHERE id = 1) TO STDOUT"))},
+		{"series with an error", join(q("INSERT INTO t VALUES (261, 0); INSERT INTO t VALUES (262, 0); SELECT 1/0; SELECT 2"), count)},
+		{"series with a block", join(q("BEGIN; INSERT INTO t VALUES (271, 0)"), q("INSERT INTO t VALUES (272, 0); COMMIT; INSERT INTO t VALUES (1, 0)"), count)},
+		{"transaction commands out of place", join(q("COMMIT"), q("ROLLBACK"), q("SAVEPOINT x"), q("BEGIN; BEGIN"), q("RELEASE nope"), q("SELECT 1"), q("COMMIT"), count)},
+		{"chains", join(q("BEGIN"), q("INSERT INTO t VALUES (281, 0)"), q("COMMIT AND CHAIN"), q("INSERT INTO t VALUES (282, 0)"), q("ROLLBACK AND CHAIN"), q("SELECT 1"), q("COMMIT"), q("COMMIT AND CHAIN"), count)},
+		{"a DDL in a failed pipeline", join(ins("291"), ext("CREATE TABLE u (id int)"), ins("1"), sync, count)},
+		{"a cursor", join(q("BEGIN"), q("DECLARE c CURSOR FOR SELECT id FROM t WHERE id = 1"), q("FETCH ALL FROM c"), q("CLOSE c"), q("CLOSE c"), q("ROLLBACK"))},
+		{"updates over all", join(q("UPDATE t SET v = 7 WHERE id <= 8"), ext("UPDATE t SET v = v + 1 WHERE id <= 8"), sync, ext("SELECT sum(v) FROM t WHERE id <= 8"), sync, q("UPDATE t SET v = 0"))},
+		{"DISCARD ALL in a series", join(q("SELECT 1; DISCARD ALL"), q("BEGIN"), q("DISCARD ALL"), q("ROLLBACK"))},
+		{"malformed values", join(ext("SELECT v FROM t WHERE id = $1", "one"), sync, ins("99999999999"), sync, count)},
+	}
+	c.Servers[0].Exec(t, "postgres", "CREATE DATABASE oracle")
+	direct := c.Servers[0].Connect(t, "oracle")
+	routed := c.Connect(t, "app")
+	run(t, direct, "CREATE TABLE t (id int PRIMARY KEY, v int)")
+	run(t, routed, "CREATE TABLE t (id int PRIMARY KEY, v int) WITH (sharding.key = 'id')")
+	const fill = "INSERT INTO t VALUES (1,0),(2,0),(3,0),(4,0),(5,0),(6,0),(7,0),(8,0)"
+	run(t, direct, fill)
+	run(t, routed, fill)
+	a, b := hijack(t, direct), hijack(t, routed)
+	for _, s := range scripts {
+		t.Run(s.name, func(t *testing.T) {
+			a.t, b.t = t, t
+			want, got := a.script(s.ms), b.script(s.ms)
+			if got != want {
+				t.Errorf("PostgreSQL: %s\nthe router: %s", want, got)
+			}
+			if strings.Contains(got, "timeout") {
+				t.FailNow()
+			}
+		})
+	}
+	c.NothingPrepared(t)
+}
