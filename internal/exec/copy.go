@@ -344,6 +344,11 @@ func (x *Exec) early(p *part) error {
 			x.Client.Write(msg)
 		}
 		p.conn.Consume(n)
+		if x.Client.Queued() > highWater {
+			if err := x.drainClient(); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -267,25 +267,21 @@ func (x *Exec) drainClient() error {
 	return nil
 }
 
-// write puts bytes into p's output, and waits for room when there is much.
+// throttle waits for room when much is queued for a part of a COPY. What the server
+// says meanwhile is taken at once: one that is not read may not read either.
 func (x *Exec) throttle(p *part) error {
-	for p.conn.Queued() > highWater {
+	for p.owes && p.conn.Queued() > highWater {
 		if err := p.conn.Flush(); err != nil && err != loop.ErrWouldBlock {
 			return x.lostShard(p, err)
 		}
 		if p.conn.Queued() <= highWater/4 {
 			return nil
 		}
-		if p.conn.Readable() && len(p.conn.In()) < 1<<20 {
-			// Keep draining the backend while writing to it.
-			p.conn.Reserve(len(p.conn.In()) + 4096)
-			switch _, err := p.conn.Fill(); err {
-			case nil:
-				continue
-			case loop.ErrWouldBlock:
-			default:
-				return x.lostShard(p, err)
-			}
+		if err := x.early(p); err != nil {
+			return err
+		}
+		if !p.owes {
+			return nil
 		}
 		if err := x.wait(p); err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,6 +41,7 @@ func TestRouterSessions(t *testing.T) {
 		{"a statement prepared anew after DDL", testPrepareAfterDDL},
 		{"a cursor WITH HOLD", testHeldCursor},
 		{"a Query during COPY", testQueryDuringCopy},
+		{"notices during COPY", testNoticesDuringCopy},
 	} {
 		t.Run(step.name, func(t *testing.T) { step.fn(t, c) })
 	}
@@ -395,5 +397,20 @@ func testQueryDuringCopy(t *testing.T, c *clustertest.Cluster) {
 	}
 	if fmt.Sprint(got) != "[08P01 0]" {
 		t.Errorf("%v", got)
+	}
+}
+
+// testNoticesDuringCopy: a server that says more than it is sent must be read
+// while it is written to.
+func testNoticesDuringCopy(t *testing.T, c *clustertest.Cluster) {
+	a := c.Connect(t, "app")
+	must(t, a, "CREATE TABLE nc (v text)", "CREATE TABLE")
+	c.Servers[0].Exec(t, "app", `CREATE FUNCTION loud() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE NOTICE ''%'', repeat(''x'', 3000); RETURN NEW; END';
+		CREATE TRIGGER loud BEFORE INSERT ON nc FOR EACH ROW EXECUTE FUNCTION loud()`)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	tag, err := a.PgConn().CopyFrom(ctx, strings.NewReader(strings.Repeat(strings.Repeat("y", 1000)+"\n", 20000)), "COPY nc FROM STDIN")
+	if err != nil || tag.String() != "COPY 20000" {
+		t.Errorf("%q, %v", tag, err)
 	}
 }
