@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"github.com/sharding-system/sharding/internal/auth"
@@ -199,6 +200,10 @@ func readMessage(r io.Reader) (byte, []byte, error) {
 }
 
 func lost(addr string, err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+		return pgerr.New(pgerr.ConnectionFailure, "the shard's server at %s did not finish a login in time", addr).
+			WithHint("It may be overloaded. sharding.acquire_timeout is how long the router waits.").WithCause(err)
+	}
 	return pgerr.New(pgerr.ConnectionFailure, "the connection to the shard's server at %s was lost during login", addr).WithCause(err)
 }
 

@@ -55,7 +55,8 @@ func (s *soak) failed() bool {
 func TestSoak(t *testing.T) {
 	lasts := lasting(t, "SHARDING_SOAK", 20*time.Second)
 	c := clustertest.Start(t, clustertest.Options{Servers: 3, Router: func(o *router.Options) {
-		o.MaxConnections, o.ConnectionTTL = 40, 3*time.Second
+		// A busy machine's server may take long to start a backend.
+		o.MaxConnections, o.ConnectionTTL, o.AcquireTimeout = 40, 3*time.Second, 30*time.Second
 	}})
 	prepareSoak(t, c)
 	s := &soak{dsn: c.DSN("app")}
