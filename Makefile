@@ -18,7 +18,7 @@ PKG      ?= ./...
 TEST_P   ?= 2
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-short deps lint fmt fuzz bench bench-relay soak chaos clean help
+.PHONY: build demo test test-short deps lint fmt fuzz bench bench-relay bench-router soak chaos clean help
 
 build: deps ## the binaries, into bin/
 	@mkdir -p $(BIN)
@@ -54,6 +54,9 @@ bench: deps ## the Go benchmarks of all packages
 
 bench-relay: deps ## the bare relay against PgBouncer, as ratios, in one run
 	$(GO) run ./bench/relay bench
+
+bench-router: deps ## the router against PgBouncer and a direct connection, as ratios, in one run
+	$(GO) run ./bench/router bench
 
 soak: deps ## 10 minutes of mixed load with random client kills; DURATION=1m for less
 	SHARDING_TEST_STRICT=1 SHARDING_SOAK=$(or $(DURATION),10m) $(GO) test -v -count=1 -timeout 0 -run 'TestSoak' ./test/robustness

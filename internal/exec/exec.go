@@ -137,13 +137,14 @@ type part struct {
 	wrote      bool // a statement that may write has been sent
 	skipZ      int  // answers of injected Queries to be swallowed, counted by their ReadyForQuery
 	skipErr    *pgerr.Error
-	owes       bool   // an answer is due of which nothing, or not all, has been read
-	headerSeen bool   // COPY TO: this part's header line is past
-	rows       []byte // COPY FROM: rows for the next CopyData
-	tainted    bool   // clean before another session may have it
-	pinned     string // why the session keeps it, "" when it does not
-	pend       int    // bytes of the frame that frame() returned last
-	big        int    // bytes of a frame that are still to be passed through
+	owes       bool      // an answer is due of which nothing, or not all, has been read
+	headerSeen bool      // COPY TO: this part's header line is past
+	rows       []byte    // COPY FROM: rows for the next CopyData
+	tainted    bool      // clean before another session may have it
+	cancelled  time.Time // when a cancel request was last sent for it
+	pinned     string    // why the session keeps it, "" when it does not
+	pend       int       // bytes of the frame that frame() returned last
+	big        int       // bytes of a frame that are still to be passed through
 	unit       unit
 	start      time.Time
 }

@@ -2,6 +2,7 @@ package exec
 
 import (
 	"strings"
+	"time"
 
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/pgwire"
@@ -348,14 +349,22 @@ type Process struct {
 	Secret []byte
 }
 
-// Taint keeps a connection from other sessions: a cancel request for it is under
-// way, which could hit the next one's statement. It is closed when given back.
-func (x *Exec) Taint(pr Process) {
+// cancelAgain is how soon the same server process is asked to cancel once more: a
+// client that asks in a loop must not become a storm of connections to the shard.
+const cancelAgain = 100 * time.Millisecond
+
+// Cancel lists the server processes that are to be asked to cancel now. Their
+// connections are kept from other sessions: a request that comes late would hit
+// the next one's statement. They are closed when given back.
+func (x *Exec) Cancel(now time.Time) (out []Process) {
 	for _, p := range x.txn.parts {
-		if p.conn != nil && p.conn.PID == pr.PID && p.conn.Key.Addr == pr.Addr {
-			p.tainted = true
+		if p.conn == nil || p.conn.Broken() || now.Sub(p.cancelled) < cancelAgain {
+			continue
 		}
+		p.cancelled, p.tainted = now, true
+		out = append(out, Process{Addr: p.conn.Key.Addr, Shard: p.shard, PID: p.conn.PID, Secret: p.conn.Secret})
 	}
+	return out
 }
 
 // Pinned says why the session keeps connections after its transactions, "" when

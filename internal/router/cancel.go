@@ -39,13 +39,10 @@ func (r *Router) cancel(pid uint32, secret []byte) {
 	})
 }
 
-// cancelRunning asks every shard that works for the session to stop. The
-// connections are kept from other sessions until the requests are over: a
-// request that comes late would hit somebody else's statement.
+// cancelRunning asks every shard that works for the session to stop.
 func (s *session) cancelRunning() {
-	for _, p := range s.x.Running() {
+	for _, p := range s.x.Cancel(time.Now()) {
 		s.r.cancelProcess(s.x.Place.Targets[p.Shard], p)
-		s.x.Taint(p)
 	}
 }
 
