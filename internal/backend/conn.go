@@ -32,8 +32,10 @@ type Conn struct {
 	// TxStatus is that of the last ReadyForQuery: 'I', 'T' or 'E'.
 	TxStatus byte
 
-	// Params are what ParameterStatus last said.
-	Params map[string]string
+	// Params are what ParameterStatus last said, Start what it said at login, and
+	// Generation the Pools' when the connection was made.
+	Params, Start map[string]string
+	Generation    uint64
 
 	// Settings that sessions have SET here, and the key under which a session
 	// recognises its own: equal keys, nothing to send.

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"maps"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,8 @@ type Options struct {
 // whole process, idle connections kept by the loop that last used them.
 type Pools struct {
 	opts atomic.Pointer[Options]
+	// generation of the settings that sessions start with; see Retire.
+	generation atomic.Uint64
 
 	mu        sync.Mutex // guards what follows; held only for look-ups
 	endpoints map[string]*endpoint
@@ -68,6 +71,13 @@ func New(o Options) *Pools {
 
 // SetOptions changes bounds; a lower maximum takes effect as connections end.
 func (p *Pools) SetOptions(o Options) { p.opts.Store(&o) }
+
+// Retire has every connection replaced before its next use: the settings that
+// sessions start with (ALTER ROLE, ALTER DATABASE ... SET) have changed.
+func (p *Pools) Retire() { p.generation.Add(1) }
+
+// Generation counts the calls of Retire.
+func (p *Pools) Generation() uint64 { return p.generation.Load() }
 
 // Pool finds or makes the pool for key on l. Sessions keep what it returns: it
 // takes a lock.
@@ -115,7 +125,7 @@ func (p *Pool) pop() *Conn {
 		p.ep.idle.Add(-1)
 		// Nothing may arrive on an idle connection that was given back clean, but
 		// for the server's farewell: such a connection is not used again.
-		if c.Readable() || ttl > 0 && time.Since(c.born) > ttl {
+		if c.Readable() || ttl > 0 && time.Since(c.born) > ttl || c.Generation != p.ep.pools.generation.Load() {
 			p.ep.destroy(c)
 			continue
 		}
@@ -141,6 +151,7 @@ func (ep *endpoint) tryPermit() bool {
 // dial makes a connection under a permit that the caller holds.
 func (p *Pool) dial(t *loop.Task, cred *Credentials) (*Conn, error) {
 	timeout := p.ep.pools.opts.Load().DialTimeout
+	generation := p.ep.pools.generation.Load()
 	c, h, err := p.open(t, cred, time.Now().Add(timeout))
 	if err != nil {
 		p.ep.giveBackPermit()
@@ -149,6 +160,7 @@ func (p *Pool) dial(t *loop.Task, cred *Credentials) (*Conn, error) {
 	return &Conn{
 		Conn: c, Key: p.Key, PID: h.pid, Secret: h.secret, TxStatus: 'I', Params: h.params,
 		Settings: map[string]string{}, Prepared: map[string]struct{}{},
+		Start: maps.Clone(h.params), Generation: generation,
 		pool: p, born: time.Now(), taken: true,
 	}, nil
 }
@@ -241,7 +253,7 @@ func (c *Conn) Release() {
 	c.taken = false
 	c.Disown() // or it would be closed with the session's task
 	ep := c.pool.ep
-	if c.broken || c.TxStatus != 'I' || c.Queued() > 0 || len(c.In()) > 0 || c.HupSeen() {
+	if c.broken || c.Generation != ep.pools.generation.Load() || c.TxStatus != 'I' || c.Queued() > 0 || len(c.In()) > 0 || c.HupSeen() {
 		ep.destroy(c)
 		return
 	}

@@ -115,6 +115,10 @@ type Exec struct {
 	op        string  // of the statement that runs, for Observe
 	hide      bool    // answers to Bind are the router's own affair
 	startPath string
+	// start is what a server reported when the session began, before the client's
+	// own settings; generation tells whether connections made later start alike.
+	start      map[string]string
+	generation uint64
 	// holdStatus keeps ParameterStatus back in status until the tag has been
 	// sent, where PostgreSQL sends it.
 	holdStatus bool
@@ -193,6 +197,9 @@ func (x *Exec) acquire(shard int) (*part, error) {
 	}
 	p := x.newPart()
 	p.shard, p.conn = shard, c
+	if c.Generation != x.generation && x.start != nil {
+		x.keepStart(c)
+	}
 	return p, x.ensureSettings(p)
 }
 

@@ -5,6 +5,7 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/sharding-system/sharding/internal/backend"
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/pgwire"
 )
@@ -264,8 +265,47 @@ func (x *Exec) ApplyStartup() (map[string]string, error) {
 		}
 	})
 	out := maps.Clone(p.conn.Params)
+	x.start, x.generation = p.conn.Start, p.conn.Generation
 	x.release(p)
 	return out, err
+}
+
+// keepStart keeps what the session started with although ALTER ROLE or ALTER
+// DATABASE has changed it since, as a server's own session does. Of settings that
+// servers do not report, only search_path is known.
+func (x *Exec) keepStart(c *backend.Conn) {
+	x.generation = c.Generation
+	keep := map[string]string{"search_path": x.startPath}
+	for _, name := range []string{"TimeZone", "DateStyle", "IntervalStyle"} {
+		if v := x.start[name]; v != c.Start[name] {
+			keep[strings.ToLower(name)] = v
+		}
+	}
+	for name := range x.Settings.base {
+		delete(keep, name)
+	}
+	x.Settings.base = with(x.Settings.base, keep)
+	x.Settings.now = with(x.Settings.now, keep)
+	x.Settings.rekey()
+	x.txn.before.add(keep)
+	for i := range x.txn.saves {
+		x.txn.saves[i].settings.add(keep)
+	}
+}
+
+// add gives what a rollback returns to the settings that are kept from the
+// session's start.
+func (v *saved) add(keep map[string]string) {
+	n := Settings{now: with(v.now, keep), local: v.local}
+	n.rekey()
+	v.now, v.key, v.env = n.now, n.key, n.env
+}
+
+// with is values and those of more that it does not have.
+func with(values, more map[string]string) map[string]string {
+	out := maps.Clone(more)
+	maps.Copy(out, values)
+	return out
 }
 
 // acquireAny yields a connection to the home shard or, when that one is away,

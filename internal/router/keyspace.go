@@ -121,6 +121,9 @@ func (k *keyspace) update(ctx context.Context, snap *catalog.Snapshot) error {
 		}
 		n.tables = tablesOf(entry)
 	}
+	if old != nil && old.schema.Defaults != n.schema.Defaults {
+		k.r.pools.Retire()
+	}
 	k.state.Store(n)
 	if m := k.r.opts.Metrics; m != nil {
 		m.Epoch(k.name, place.Map.Epoch())

@@ -65,6 +65,7 @@ func LoadWith(query Query, version int64) (*Snapshot, error) {
 		l.s.ServerVersion = r.number()
 		l.s.Schemas = r.list()
 	})
+	l.read(defaultsQuery, 1, func(r row) { l.s.Defaults = r.text() })
 	l.read(relationsQuery, 11, l.relation)
 	l.read(columnsQuery, 13, l.column)
 	l.read(uniqueQuery, 3, l.unique)

@@ -13,6 +13,14 @@ SELECT current_setting('server_version_num'), json_agg(n.nspname ORDER BY n.nspn
 FROM pg_namespace n
 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_(toast|temp_)'`
 
+// defaultsQuery digests what ALTER ROLE and ALTER DATABASE have SET for this
+// database's sessions.
+const defaultsQuery = `
+SELECT md5(coalesce(string_agg(r.rolname || ' ' || array_to_string(s.setconfig, ' '), ';' ORDER BY r.rolname, s.setconfig), ''))
+FROM pg_db_role_setting s LEFT JOIN LATERAL (
+  SELECT coalesce((SELECT rolname FROM pg_roles WHERE oid = s.setrole), '') || ':' || s.setdatabase::text AS rolname) r ON true
+WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))`
+
 const relationsQuery = `
 SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, pg_get_userbyid(c.relowner),
        c.relispartition, c.relrowsecurity,

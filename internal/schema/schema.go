@@ -19,10 +19,13 @@ type Snapshot struct {
 	// ServerVersion is server_version_num, e.g. 150020.
 	ServerVersion int
 	Schemas       []string
-	Relations     []*Relation
-	Types         []*Type     // user types and the built-in ones that relations use
-	Functions     []*Function // outside pg_catalog and information_schema
-	Collations    []*Collation
+	// Defaults is a digest of the settings that sessions start with by ALTER ROLE
+	// and ALTER DATABASE: when it changes, connections made before are out of date.
+	Defaults   string
+	Relations  []*Relation
+	Types      []*Type     // user types and the built-in ones that relations use
+	Functions  []*Function // outside pg_catalog and information_schema
+	Collations []*Collation
 	// Builtin has the volatility of pg_catalog's functions by name: the worst
 	// of all overloads ("i", "s", "v"), and whether one is an aggregate or a
 	// window function.
