@@ -8,6 +8,7 @@ import (
 	"github.com/sharding-system/sharding/internal/failpoint"
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
 	"github.com/sharding-system/sharding/internal/twophase"
 )
 
@@ -45,7 +46,7 @@ func (x *Exec) commit() (string, error) {
 			return "", err
 		}
 		participants[i] = twophase.Participant{
-			Shard: x.Place.Shards[p.shard], CommitMayFail: held, NoPrepare: unpreparable(p.pinned),
+			Shard: x.Place.Shards[p.shard], CommitMayFail: held, NoPrepare: p.fresh&plan.PinUnpreparable != 0,
 		}
 	}
 	d := committer{x: x}
@@ -75,17 +76,6 @@ func (x *Exec) commit() (string, error) {
 		return "ROLLBACK", nil
 	}
 	return "COMMIT", nil
-}
-
-// unpreparable says whether PREPARE TRANSACTION may refuse what a statement left
-// on a connection that the session keeps. (A sequence's place, an advisory lock of
-// the session and what a function set are no obstacle.)
-func unpreparable(pinned string) bool {
-	switch pinned {
-	case "temporary table", "cursor", "listen":
-		return true
-	}
-	return false
 }
 
 // forgetSets gives up the connections of a block that SET something and was

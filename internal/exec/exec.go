@@ -84,7 +84,9 @@ type Exec struct {
 	Client *loop.Conn
 	Opts   *Options
 	Role   string
-	Cred   *backend.Credentials
+	// PID is what BackendKeyData told the client.
+	PID  uint32
+	Cred *backend.Credentials
 
 	// Place is the newest that the session has seen. It is replaced only
 	// between transactions.
@@ -106,14 +108,19 @@ type Exec struct {
 	pools   []*backend.Pool // by shard, for Place
 	place   *Place          // that pools is for
 
-	free      []*part // for reuse
-	shbuf     []int
-	split     plan.RowSplit
-	cursors   map[string]cursor
-	pinned    []*part // connections that the session keeps
-	detached  bool    // a commit is under way: it goes on without the client
-	op        string  // of the statement that runs, for Observe
-	hide      bool    // answers to Bind are the router's own affair
+	free     []*part // for reuse
+	shbuf    []int
+	split    plan.RowSplit
+	cursors  map[string]cursor
+	pinned   []*part // connections that the session keeps
+	pinsLost *pgerr.Error
+	closing  bool
+	// temps are the session's temporary relations, on the home shard.
+	temps     map[string]struct{}
+	tempKey   string
+	detached  bool   // a commit is under way: it goes on without the client
+	op        string // of the statement that runs, for Observe
+	hide      bool   // answers to Bind are the router's own affair
 	startPath string
 	// start is what a server reported when the session began, before the client's
 	// own settings; generation tells whether connections made later start alike.
@@ -146,7 +153,10 @@ type part struct {
 	rows       []byte    // COPY FROM: rows for the next CopyData
 	tainted    bool      // clean before another session may have it
 	cancelled  time.Time // when a cancel request was last sent for it
-	pinned     string    // why the session keeps it, "" when it does not
+	pinned     plan.Pin  // why the session keeps it
+	fresh      plan.Pin  // what the open transaction adds to that
+	look       plan.Pin  // what of it the server is to be asked about
+	told       bool      // the client knows that the connection is lost
 	pend       int       // bytes of the frame that frame() returned last
 	big        int       // bytes of a frame that are still to be passed through
 	unit       unit
@@ -164,10 +174,12 @@ func (p *part) past() {
 // acquire yields a part with a clean connection to shard, with the session's
 // settings applied.
 func (x *Exec) acquire(shard int) (*part, error) {
-	for i, p := range x.pinned {
-		if p.shard == shard {
-			x.pinned = slices.Delete(x.pinned, i, i+1)
-			return p, x.ensureSettings(p)
+	if len(x.pinned) > 0 || x.pinsLost != nil {
+		if p, err := x.takePinned(shard); p != nil || err != nil {
+			if err == nil {
+				err = x.ensureSettings(p)
+			}
+			return p, err
 		}
 	}
 	if x.place != x.Place {
@@ -209,7 +221,6 @@ func (x *Exec) ensureSettings(p *part) error {
 	err := x.applySettings(p)
 	if err != nil {
 		p.conn.Break()
-		p.pinned = ""
 		x.release(p)
 	}
 	return err
@@ -237,12 +248,7 @@ func (x *Exec) release(p *part) {
 	if p.skipZ > 0 || p.big > 0 || p.unit.open || p.owes {
 		p.conn.Break()
 	}
-	if p.pinned != "" && !p.conn.Broken() && p.conn.TxStatus == 'I' {
-		pin := *p
-		pin.began, pin.wrote = false, false
-		x.pinned = append(x.pinned, &pin)
-		p.conn = nil
-		x.free = append(x.free, p)
+	if p.pinned|p.fresh != 0 && x.keepPinned(p) {
 		return
 	}
 	if p.tainted {
@@ -257,8 +263,13 @@ func (x *Exec) release(p *part) {
 // lostShard is the error for a connection that ended under a statement.
 func (x *Exec) lostShard(p *part, err error) *pgerr.Error {
 	p.conn.Break()
-	return pgerr.New(pgerr.ConnectionFailure, "the connection to shard %s was lost", x.Place.Shards[p.shard]).
+	e := pgerr.New(pgerr.ConnectionFailure, "the connection to shard %s was lost", x.Place.Shards[p.shard]).
 		WithHint("What the statement did there is rolled back unless its COMMIT had been sent. Run the transaction again.").WithCause(err)
+	if p.stands() {
+		p.told = true
+		e = e.WithDetail("What the session had there is gone: %s.", p.pinned&^plan.PinMode)
+	}
+	return e
 }
 
 // wait suspends the session until p has something to read, or output of p or
@@ -367,6 +378,10 @@ func (x *Exec) frame(p *part) (byte, []byte, error) {
 			x.parameterStatus(p, buf[:n], p.skipZ == 0)
 			continue
 		}
+		if typ == pgwire.TypeNotificationResponse {
+			x.notification(buf[:n])
+			continue
+		}
 		if p.skipZ > 0 {
 			x.swallow(p, typ, buf[:n])
 			continue
@@ -429,6 +444,9 @@ func (x *Exec) settle(p *part) error {
 		}
 		if typ == pgwire.TypeParameterStatus {
 			x.parameterStatus(p, buf[:n], false)
+		}
+		if typ == pgwire.TypeNotificationResponse {
+			x.notification(buf[:n])
 		}
 		x.swallow(p, typ, buf[:n])
 		p.conn.Consume(n)
@@ -498,7 +516,11 @@ func (x *Exec) parseError(p *part, msg []byte) error {
 // farewell is for the error with which a server ends its own connection: the
 // client's goes on.
 func (x *Exec) farewell(p *part, e *pgerr.Error) *pgerr.Error {
-	return x.lostShard(p, e).WithDetail("The server said: %s (%s).", e.Message, e.Code)
+	lost := x.lostShard(p, e)
+	if lost.Detail != "" {
+		lost.Detail = " " + lost.Detail
+	}
+	return lost.WithDetail("The server said: %s (%s).%s", e.Message, e.Code, lost.Detail)
 }
 
 // InMessage says whether the client has been sent a part of a message whose rest
@@ -515,6 +537,7 @@ func (x *Exec) InMessage() bool {
 // Close ends whatever the session holds on shards: open transactions are rolled
 // back, running statements are cancelled. The session is over or failing.
 func (x *Exec) Close() {
+	x.closing = true
 	for _, p := range x.txn.parts {
 		if p.conn != nil {
 			if p.conn.TxStatus != 'I' || p.began || p.unit.open {
@@ -524,12 +547,7 @@ func (x *Exec) Close() {
 		}
 	}
 	x.txn.parts = nil
-	for _, p := range x.pinned {
-		p.conn.Break()
-		p.pinned = ""
-		x.release(p)
-	}
-	x.pinned = nil
+	x.closePinned()
 }
 
 // Move takes up a newer Place; nothing may be bound. A connection that the session
@@ -551,10 +569,21 @@ func (x *Exec) Move(to *Place) {
 			x.pinned = append(x.pinned, p)
 			continue
 		}
+		x.pinsLost = x.lostMoved(old, p)
+		p.told = true
 		p.conn.Break()
-		p.pinned = ""
 		x.release(p)
 	}
+}
+
+// lostMoved is what the next statement says of a kept connection whose shard has
+// moved or gone.
+func (x *Exec) lostMoved(old *Place, p *part) *pgerr.Error {
+	if !p.stands() {
+		return nil
+	}
+	return pgerr.New(pgerr.ConnectionFailure, "shard %s, which this session was bound to, has moved", old.Shards[p.shard]).
+		WithDetail("What was there is gone: %s.", p.pinned&^plan.PinMode).WithHint("Make it anew, or reconnect.")
 }
 
 // Moved tells the executor that its session lives on another loop now. Nothing

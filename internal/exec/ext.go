@@ -388,7 +388,7 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 		}
 		x.op = po.Stmt.Plan.Operation
 		x.touch(po.Stmt.Plan, p)
-		x.cursorRan(po.Stmt.Plan, po.Shards[0])
+		x.cursorRan(po.Stmt.Plan, p)
 	}
 	x.LastShards = append(x.LastShards[:0], po.Shards...)
 	p.unit.ran = true
@@ -457,6 +457,9 @@ func (x *Exec) ExtSync(failed bool) (ready bool, err error) {
 		}
 		failed = failed || bad
 		ready = sole
+		if bad && !x.txn.block {
+			p.settlePins(false)
+		}
 	}
 	return ready, x.EndImplicit(failed)
 }

@@ -126,9 +126,11 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 	}
 	switch {
 	case !failed:
-		x.cursorRan(p, shard)
+		x.cursorRan(p, part)
 	case x.txn.block:
 		x.txn.failed = true
+	default:
+		part.settlePins(false)
 	}
 	if !x.txn.block {
 		x.unbindAll()
@@ -304,19 +306,6 @@ func (x *Exec) mayWrite(p *plan.Plan, part *part) error {
 	return nil
 }
 
-// touch notes what a statement may leave on a part.
-func (x *Exec) touch(p *plan.Plan, part *part) {
-	part.wrote = part.wrote || p.Access == plan.Write
-	if p.Taints && part.pinned == "" {
-		// What the code did to the session (settings, temporary objects) stays
-		// with this client alone.
-		part.pinned = "code of its own"
-	}
-	if p.Pins != "" && part.pinned == "" {
-		part.pinned = p.Pins
-	}
-}
-
 // runApart runs a statement that PostgreSQL refuses inside a block (VACUUM,
 // CREATE INDEX CONCURRENTLY) on each shard by itself.
 func (x *Exec) runApart(p *plan.Plan, a *plan.Args, shards []int) error {
@@ -384,14 +373,17 @@ func (x *Exec) opensHeld() bool {
 	return false
 }
 
-func (x *Exec) cursorRan(p *plan.Plan, shard int) {
+func (x *Exec) cursorRan(p *plan.Plan, part *part) {
 	switch p.CursorAction {
 	case plan.DeclareCursor:
 		if x.cursors == nil {
 			x.cursors = map[string]cursor{}
 		}
-		x.cursors[p.Cursor] = cursor{shard: shard, hold: p.Pins != "", stands: !x.txn.block}
+		x.cursors[p.Cursor] = cursor{shard: part.shard, hold: p.Pins&plan.PinCursor != 0, stands: !x.txn.block}
 	case plan.CloseCursor:
+		if c := x.cursors[p.Cursor]; p.Cursor == "" || c.hold {
+			part.look |= part.pinned & plan.PinCursor
+		}
 		if p.Cursor == "" {
 			clear(x.cursors)
 		} else {

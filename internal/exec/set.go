@@ -219,13 +219,20 @@ func (x *Exec) keep(c *plan.Control, values []string) {
 }
 
 // changesSession says whether a statement may change settings by a function.
-func changesSession(p *plan.Plan) bool { return p.Taints || p.SetConfig != nil }
+func changesSession(p *plan.Plan) bool {
+	return p.Taints || p.SetConfig != nil || p.Look&plan.PinTemporary != 0
+}
 
 // learn takes up what a statement changed by set_config: the setting that it
 // names, or, where it ran code that the router cannot read, the search_path, by
 // which statements are planned. (Whatever else such code changed stays with the
 // connection, which the session keeps.)
 func (x *Exec) learn(p *plan.Plan, a *plan.Args, part *part) error {
+	if p.Look&plan.PinTemporary != 0 || p.Taints {
+		if err := x.look(part); err != nil || !p.Taints && p.SetConfig == nil {
+			return err
+		}
+	}
 	c := plan.Control{Kind: plan.Set, Name: "search_path"}
 	if p.SetConfig != nil {
 		name, null, err := p.SetConfig[0].Text(a)
@@ -270,12 +277,7 @@ func (x *Exec) learn(p *plan.Plan, a *plan.Args, part *part) error {
 // Discard is DISCARD ALL: connections that the session keeps are given up, its
 // settings are those of its startup packet.
 func (x *Exec) Discard() error {
-	for _, p := range x.pinned {
-		p.conn.Break()
-		p.pinned = ""
-		x.release(p)
-	}
-	x.pinned = nil
+	x.closePinned()
 	clear(x.cursors)
 	x.Settings.discard()
 	p, err := x.acquireAny()
@@ -365,16 +367,6 @@ func (x *Exec) Cancel(now time.Time) (out []Process) {
 		out = append(out, Process{Addr: p.conn.Key.Addr, Shard: p.shard, PID: p.conn.PID, Secret: p.conn.Secret})
 	}
 	return out
-}
-
-// Pinned says why the session keeps connections after its transactions, "" when
-// it keeps none.
-func (x *Exec) Pinned() string {
-	var why []string
-	for _, p := range x.pinned {
-		why = append(why, p.pinned)
-	}
-	return strings.Join(why, ", ")
 }
 
 // Rows runs a query of the router's own on a shard, inside the open block, and

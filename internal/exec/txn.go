@@ -137,6 +137,9 @@ func (x *Exec) pick() int {
 // statement.
 func (x *Exec) unbindAll() {
 	for _, p := range x.txn.parts {
+		if p.look != 0 {
+			x.lookEnded(p)
+		}
 		x.release(p)
 	}
 	x.txn.parts = x.txn.parts[:0]
@@ -213,6 +216,9 @@ func (x *Exec) ended(multi, committed bool) {
 			p.conn.Settings, p.conn.SettingsKey = x.Settings.now, x.Settings.key
 		}
 		p.began = false
+		if p.fresh != 0 {
+			p.settlePins(committed)
+		}
 	}
 	x.unbindAll()
 	x.txn = txn{parts: x.txn.parts, saves: x.txn.saves[:0]}
@@ -363,6 +369,15 @@ func (x *Exec) savepoint(c *plan.Control) (string, error) {
 		x.Settings.restore(x.txn.saves[at].settings)
 		x.txn.saves = x.txn.saves[:at+1]
 		x.txn.failed = false
+		for _, p := range x.txn.parts {
+			if p.look == 0 {
+				continue
+			}
+			if err := x.look(p); err != nil {
+				x.txn.failed = true
+				return "", err
+			}
+		}
 	case plan.Release:
 		x.txn.saves = x.txn.saves[:at]
 	}

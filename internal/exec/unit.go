@@ -94,8 +94,11 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 			}
 			msg := rest[:n]
 			if p.skipZ > 0 {
-				if typ == pgwire.TypeParameterStatus {
+				switch typ {
+				case pgwire.TypeParameterStatus:
 					x.parameterStatus(p, msg, false)
+				case pgwire.TypeNotificationResponse:
+					x.notification(msg)
 				}
 				x.swallow(p, typ, msg)
 				if p.skipZ == 0 && p.skipErr != nil {
@@ -153,6 +156,10 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 						continue frames
 					}
 				}
+			case pgwire.TypeNotificationResponse:
+				x.Client.Write(buf[start:i])
+				x.notification(msg)
+				keep, start = false, i
 			case pgwire.TypeCopyInResponse:
 				copyIn = true
 			}

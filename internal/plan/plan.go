@@ -77,10 +77,12 @@ type Plan struct {
 	// number of parameters.
 	ParamTypes []uint32
 
-	// Pins says, where it is not empty, why the session must keep the backend
-	// that ran the statement after the transaction's end: "advisory lock",
-	// "sequence", "cursor", "temporary table", "listen".
-	Pins string
+	// Pins says why the session must keep the backend that ran the statement after
+	// the transaction's end, and what of it PREPARE TRANSACTION would refuse.
+	Pins Pin
+	// Look says of which reasons the statement may have changed what is there: the
+	// backend is asked.
+	Look Pin
 	// Taints says that the statement runs code which the router cannot read (a
 	// user's function, a DO block) and which may leave settings or temporary
 	// objects: the backend is cleaned before another client gets it.

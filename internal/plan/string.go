@@ -63,7 +63,7 @@ func (p *Plan) flags(line func(string, ...any)) {
 	if p.NeedParamTypes {
 		line("needs parameter types")
 	}
-	if p.Pins != "" {
+	if p.Pins != 0 {
 		line("pins: %s", p.Pins)
 	}
 	if p.Taints {

@@ -153,7 +153,7 @@ func (p *planner) temporaryTable(rv *pg.RangeVar) error {
 		return p.refuse(pgerr.TemporaryTable, rv.GetLocation(), "CREATE TEMPORARY TABLE %s", rv.GetRelname())
 	}
 	p.p.Action, p.p.DDL = plan.Run, nil
-	p.p.Route.Kind, p.p.Pins = plan.Home, "temporary table"
+	p.p.Route.Kind, p.p.Pins, p.p.Look = plan.Home, plan.PinTemporary, plan.PinTemporary
 	return nil
 }
 

@@ -162,12 +162,13 @@ func (p *planner) unsharded(k kinds) {
 // pins says which state the statement leaves on its backend.
 func (p *planner) pins() {
 	u := &p.uses
-	switch {
-	case u.holds:
-		p.p.Pins = "advisory lock"
-	case u.sequence != "":
-		p.p.Pins = "sequence"
-	case u.setting:
+	if u.holds {
+		p.p.Pins |= plan.PinLock
+	}
+	if u.sequence != "" {
+		p.p.Pins |= plan.PinSequence
+	}
+	if u.setting {
 		p.p.Taints = true
 	}
 }

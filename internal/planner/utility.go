@@ -180,7 +180,7 @@ func (p *planner) declareCursor(s *pg.DeclareCursorStmt) error {
 	p.p.Access = max(p.readAccess(), plan.Read)
 	p.p.Cursor, p.p.CursorAction = s.GetPortalname(), plan.DeclareCursor
 	if s.GetOptions()&cursorHold != 0 {
-		p.p.Pins = "cursor"
+		p.p.Pins |= plan.PinCursor
 	}
 	p.many(plan.Merge{}, p.refuse(pgerr.CrossShardCursor, -1, "cursor %s is over several shards", s.GetPortalname()))
 	return p.settle()

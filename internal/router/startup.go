@@ -417,6 +417,7 @@ func (s *session) greet(told map[string]string) {
 	s.x.Told = told
 	s.defaultPath = s.learnedPath(told)
 	pid, secret := s.cancelKey()
+	s.x.PID = pid
 	out = pgwire.AppendBackendKeyData(out, pid, secret)
 	s.c.SetOut(pgwire.AppendReadyForQuery(out, pgwire.TxIdle))
 }

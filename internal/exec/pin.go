@@ -1,0 +1,324 @@
+package exec
+
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+
+	"github.com/sharding-system/sharding/internal/loop"
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
+)
+
+// What is bound to one backend pins the session to it. A part collects the
+// reasons: fresh are the open transaction's, pinned those that stand. When the
+// session ends, its pinned connections are closed: the server rolls back, drops
+// temporary tables, frees locks.
+//
+// What only a server can know (which temporary tables are left after a rollback,
+// whether the last lock has been given back) it is asked, after the statements
+// and transactions that may have changed it: see look.
+
+// outlivesRollback are the reasons that ROLLBACK does not take back.
+const outlivesRollback = plan.PinLock | plan.PinSequence | plan.PinCode | plan.PinStatement | plan.PinMode
+
+// asked are the reasons of which a server can say whether they still stand.
+const asked = plan.PinTemporary | plan.PinLock | plan.PinListen | plan.PinCursor
+
+// touch notes what a statement may leave on a part.
+func (x *Exec) touch(p *plan.Plan, part *part) {
+	part.wrote = part.wrote || p.Access == plan.Write
+	part.fresh |= p.Pins
+	part.look |= p.Look
+	if p.Taints {
+		// What the code did to the session (settings, temporary objects) stays
+		// with this client alone.
+		part.fresh |= plan.PinCode
+		part.look |= plan.PinTemporary
+	}
+}
+
+// settlePins turns the transaction's reasons into standing ones, at its end.
+func (p *part) settlePins(committed bool) {
+	why := p.fresh &^ plan.PinNotify
+	if !committed {
+		why &= outlivesRollback
+	}
+	p.pinned |= why
+	p.fresh = 0
+}
+
+// keepPinned keeps a part's connection with the session if a reason stands.
+func (x *Exec) keepPinned(p *part) bool {
+	p.settlePins(true) // of what had no transaction
+	if p.conn.Broken() || p.conn.TxStatus != 'I' {
+		x.unpinned(p)
+		return false
+	}
+	if p.pinned == 0 {
+		return false
+	}
+	pin := *p
+	pin.began, pin.wrote = false, false
+	x.pinned = append(x.pinned, &pin)
+	p.conn = nil
+	x.free = append(x.free, p)
+	return true
+}
+
+// unpinned forgets what was on a connection that the session keeps no more. Where
+// nobody has told the client, the next statement does.
+func (x *Exec) unpinned(p *part) {
+	if p.stands() && !p.told && !x.closing {
+		x.pinsLost = x.lostPins(p)
+	}
+	for name, c := range x.cursors {
+		if c.shard == p.shard && c.hold {
+			delete(x.cursors, name)
+		}
+	}
+	if p.pinned&plan.PinTemporary != 0 {
+		x.setTemps(nil)
+	}
+	p.pinned, p.fresh = 0, 0
+}
+
+// lostPins is the error for a kept connection that is gone.
+func (x *Exec) lostPins(p *part) *pgerr.Error {
+	return pgerr.New(pgerr.ConnectionFailure, "the connection to shard %s that this session was bound to was lost", x.Place.Shards[p.shard]).
+		WithDetail("What was there is gone: %s.", p.pinned&^plan.PinMode).
+		WithHint("Make it anew, or reconnect.")
+}
+
+// stands says whether something would be lost with the connection.
+func (p *part) stands() bool { return p.pinned&^plan.PinMode != 0 }
+
+// takePinned yields the kept connection to shard, nil where there is none. A kept
+// connection that has died is an error, once: its transaction cannot rely on what
+// was there, wherever it goes.
+func (x *Exec) takePinned(shard int) (*part, error) {
+	var found *part
+	for i := 0; i < len(x.pinned); i++ {
+		p := x.pinned[i]
+		if p.shard != shard && !p.conn.Readable() {
+			continue
+		}
+		err := x.overhear(p)
+		if err == nil && p.shard != shard {
+			continue
+		}
+		x.pinned = slices.Delete(x.pinned, i, i+1)
+		i--
+		if err != nil {
+			p.told = true
+			x.release(p)
+			x.pinsLost = nil
+			return nil, err
+		}
+		found = p
+	}
+	if e := x.pinsLost; e != nil {
+		x.pinsLost = nil
+		if found != nil {
+			x.pinned = append(x.pinned, found)
+		}
+		return nil, e
+	}
+	return found, nil
+}
+
+// overhear takes what a server says on a kept connection between two statements:
+// notifications and notices go to the client, a farewell or an end of the
+// connection is the error.
+func (x *Exec) overhear(p *part) error {
+	p.past()
+	for {
+		buf := p.conn.In()
+		typ, n, _ := pgwire.Frame(buf)
+		if n < 0 {
+			p.conn.Break()
+			return x.lostPins(p)
+		}
+		if n == 0 || n > len(buf) {
+			if n > 0 {
+				p.conn.Reserve(n)
+			}
+			switch _, err := p.conn.Fill(); err {
+			case nil:
+				continue
+			case loop.ErrWouldBlock:
+				return nil
+			}
+			p.conn.Break()
+			return x.lostPins(p)
+		}
+		switch typ {
+		case pgwire.TypeNotificationResponse:
+			x.notification(buf[:n])
+		case pgwire.TypeNoticeResponse:
+			x.Client.Write(buf[:n])
+		case pgwire.TypeParameterStatus:
+			x.parameterStatus(p, buf[:n], true)
+		case pgwire.TypeErrorResponse:
+			e, err := pgwire.ParseError(buf[5:n])
+			p.conn.Break()
+			if err != nil {
+				return x.lostPins(p)
+			}
+			return x.lostPins(p).WithDetail("The server said: %s (%s). What was there is gone: %s.", e.Message, e.Code, p.pinned&^plan.PinMode)
+		}
+		p.conn.Consume(n)
+	}
+}
+
+// unpin ends reasons everywhere; connections without another one go back to
+// their pools.
+func (x *Exec) unpin(why plan.Pin) {
+	for _, p := range x.txn.parts {
+		p.pinned &^= why
+		p.fresh &^= why
+	}
+	x.sweep(func(p *part) { p.pinned &^= why })
+}
+
+// sweep lets f look at every kept connection that no transaction uses; those for
+// which no reason is left go back to their pools.
+func (x *Exec) sweep(f func(*part)) {
+	kept := x.pinned
+	x.pinned = nil
+	for _, p := range kept {
+		f(p)
+		x.release(p)
+	}
+}
+
+// closePinned closes every kept connection.
+func (x *Exec) closePinned() {
+	kept := x.pinned
+	x.pinned = nil
+	for _, p := range kept {
+		p.told = true
+		p.conn.Break()
+		x.release(p)
+	}
+	x.pinsLost = nil
+}
+
+// Pinned says why the session keeps connections after its transactions, "" when
+// it keeps none.
+func (x *Exec) Pinned() string {
+	var why plan.Pin
+	for _, p := range x.pinned {
+		why |= p.pinned
+	}
+	for _, p := range x.txn.parts {
+		why |= p.pinned
+	}
+	return why.String()
+}
+
+// Temporary says whether the session has a temporary relation of that name.
+func (x *Exec) Temporary(name string) bool {
+	_, ok := x.temps[name]
+	return ok
+}
+
+// TemporaryKey is equal for equal sets of temporary relations, "" for none.
+func (x *Exec) TemporaryKey() string { return x.tempKey }
+
+func (x *Exec) setTemps(names []string) {
+	if len(names) == 0 {
+		x.temps, x.tempKey = nil, ""
+		return
+	}
+	slices.Sort(names)
+	x.temps = make(map[string]struct{}, len(names))
+	for _, n := range names {
+		x.temps[n] = struct{}{}
+	}
+	x.tempKey = strings.Join(names, "\x00")
+}
+
+// leftovers asks a server what of the reasons in asked stands: one row for each
+// object, its first column says of which kind. An advisory lock may be the
+// transaction's, so the answer about them is good outside one only.
+const leftovers = `SELECT 't', c.relname FROM pg_catalog.pg_class c WHERE c.relnamespace = pg_catalog.pg_my_temp_schema()
+UNION ALL SELECT 'o', p.proname FROM pg_catalog.pg_proc p WHERE p.pronamespace = pg_catalog.pg_my_temp_schema()
+UNION ALL SELECT 'o', t.typname FROM pg_catalog.pg_type t WHERE t.typnamespace = pg_catalog.pg_my_temp_schema() AND t.typrelid = 0 AND t.typelem = 0
+UNION ALL SELECT 'a', '' WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_locks l WHERE l.locktype = 'advisory' AND l.pid = pg_catalog.pg_backend_pid())
+UNION ALL SELECT 'l', n FROM pg_catalog.pg_listening_channels() n
+UNION ALL SELECT 'h', c.name FROM pg_catalog.pg_cursors c WHERE c.is_holdable`
+
+// look asks p's server what the session has there, where a statement or the end
+// of a transaction may have changed it. It must be between two statements.
+func (x *Exec) look(p *part) error {
+	var names []string
+	var have plan.Pin
+	_, err := x.query(p, leftovers, func(r *pgwire.Values) {
+		kind, _ := r.Next()
+		name, _ := r.Next()
+		switch kind[0] {
+		case 't':
+			names = append(names, string(name))
+			have |= plan.PinTemporary
+		case 'o':
+			have |= plan.PinTemporary
+		case 'a':
+			have |= plan.PinLock
+		case 'l':
+			have |= plan.PinListen
+		case 'h':
+			have |= plan.PinCursor
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if p.shard == x.Place.Home {
+		x.setTemps(names)
+	}
+	if p.conn.TxStatus != 'I' {
+		p.fresh |= have & plan.PinTemporary
+		return nil
+	}
+	p.look = 0
+	p.fresh &^= asked
+	p.pinned = p.pinned&^asked | have
+	return nil
+}
+
+// lookEnded looks at a part whose transaction has ended, or its statement outside
+// one. A connection that is lost over it is told of by the next statement.
+func (x *Exec) lookEnded(p *part) {
+	if p.look == 0 || p.conn.Broken() || p.conn.TxStatus != 'I' || p.owes || p.unit.open || x.closing {
+		return
+	}
+	if err := x.look(p); err != nil {
+		p.conn.Break()
+	}
+}
+
+// notification passes a NotificationResponse on. What the session itself sent
+// carries the process that BackendKeyData named to the client, by which drivers
+// know their own.
+func (x *Exec) notification(msg []byte) {
+	out := append(x.Client.OutBuf(), msg...)
+	pid := out[len(out)-len(msg)+pgwire.HeaderSize:][:4]
+	if x.ownProcess(binary.BigEndian.Uint32(pid)) {
+		binary.BigEndian.PutUint32(pid, x.PID)
+	}
+	x.Client.SetOut(out)
+}
+
+// ownProcess says whether a server process works for this session.
+func (x *Exec) ownProcess(pid uint32) bool {
+	for _, list := range [2][]*part{x.pinned, x.txn.parts} {
+		for _, p := range list {
+			if p.conn != nil && p.conn.PID == pid {
+				return true
+			}
+		}
+	}
+	return false
+}
