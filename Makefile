@@ -18,7 +18,7 @@ PKG      ?= ./...
 TEST_P   ?= 2
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-short deps lint fmt fuzz bench bench-relay bench-router soak chaos clean help
+.PHONY: build demo test test-short test-drivers deps lint fmt fuzz bench bench-relay bench-router soak chaos clean help
 
 build: deps ## the binaries, into bin/
 	@mkdir -p $(BIN)
@@ -32,6 +32,11 @@ test: deps ## every test, with the race detector
 
 test-short: deps ## without the race detector and the longer forms
 	SHARDING_TEST_STRICT=1 $(GO) test -short -timeout 8m -p $(TEST_P) $(PKG)
+
+# LANG is also the locale of whoever calls: only what make's command line says counts.
+test-drivers: deps ## programs with real drivers through the router; LANG=node, SKIP=java, DIRECT=1
+	SHARDING_TEST_STRICT=1 SHARDING_DRIVERS='$(if $(filter command%,$(origin LANG)),$(LANG),all)' SHARDING_DRIVERS_SKIP='$(SKIP)' \
+	  SHARDING_DRIVERS_DIRECT='$(DIRECT)' LANG=C.UTF-8 $(GO) test -v -count=1 -timeout 0 ./test/drivers
 
 deps: ## install what is missing beside Go (PostgreSQL 12+, a C compiler)
 	@./scripts/install-deps.sh

@@ -1,0 +1,98 @@
+package drivers
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// checks are what every program tries, in this order; README.md says what each
+// one means.
+var checks = []string{
+	"connect-tls", "connect-plain", "wrong-password", "migrate", "crud", "returning", "transaction", "savepoint",
+	"prepared", "unique", "failed-block", "arrays", "json", "uuid", "numeric", "timestamps", "bytea", "nulls", "large",
+	"copy", "batch", "cursor", "cancel", "timeout", "notify", "pool",
+}
+
+// driver is one driver, or one way of using it.
+type driver struct {
+	name  string
+	args  []string
+	lacks []string // the checks that it has nothing for
+}
+
+// language is a folder with programs.
+type language struct {
+	name    string
+	prepare func(build string) error // installs and compiles what is missing
+	command func(build string, d driver) []string
+	drivers []driver
+}
+
+func (l language) dir() string { return here(l.name) }
+
+func languageNames() (names []string) {
+	for _, l := range languages {
+		names = append(names, l.name)
+	}
+	return names
+}
+
+var languages = []language{
+	{
+		name:    "psql",
+		prepare: func(string) error { return packages("psql", "postgresql-client") },
+		command: func(_ string, d driver) []string { return []string{"sh", "run.sh"} },
+		drivers: []driver{{name: "psql", lacks: []string{"batch", "pool"}}},
+	},
+	{
+		name: "go",
+		prepare: func(build string) error {
+			return output(here("go"), nil, "go", "build", "-o", filepath.Join(build, "drivers"), ".")
+		},
+		command: func(build string, d driver) []string {
+			return append([]string{filepath.Join(build, "drivers")}, d.args...)
+		},
+		drivers: []driver{
+			{name: "pgx-cache_statement", args: []string{"pgx", "cache_statement"}, lacks: []string{"pool"}},
+			{name: "pgx-cache_describe", args: []string{"pgx", "cache_describe"}, lacks: []string{"pool"}},
+			{name: "pgx-describe_exec", args: []string{"pgx", "describe_exec"}, lacks: []string{"pool"}},
+			{name: "pgx-exec", args: []string{"pgx", "exec"}, lacks: []string{"pool"}},
+			{name: "pgx-simple", args: []string{"pgx", "simple_protocol"}, lacks: []string{"pool"}},
+			{name: "pgxpool", args: []string{"pgxpool"}},
+			{name: "pgx-stdlib", args: []string{"sql", "pgx"}, lacks: []string{"copy", "batch", "notify"}},
+			{name: "lib-pq", args: []string{"sql", "postgres"}, lacks: []string{"batch"}},
+			{name: "gorm", args: []string{"gorm"}, lacks: []string{"copy", "notify"}},
+		},
+	},
+}
+
+// packages installs Debian's packages where a command is missing.
+func packages(command string, names ...string) error {
+	if _, err := exec.LookPath(command); err == nil {
+		return nil
+	}
+	return aptInstall(names...)
+}
+
+// aptInstall installs Debian's packages that are missing.
+func aptInstall(names ...string) error {
+	env := []string{"DEBIAN_FRONTEND=noninteractive"}
+	var missing []string
+	for _, n := range names {
+		if output("", nil, "dpkg", "-s", n) != nil {
+			missing = append(missing, n)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	apt := []string{"apt-get", "-q", "-y"}
+	if os.Geteuid() != 0 {
+		apt = append([]string{"sudo", "-n", "env", env[0]}, apt...)
+	}
+	if err := output("", env, append(apt, "update")...); err != nil {
+		return err
+	}
+	return output("", env, append(append(apt, "install", "--no-install-recommends"), missing...)...)
+}
