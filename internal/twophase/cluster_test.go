@@ -34,6 +34,7 @@ type cluster struct {
 	endpoints []Endpoint
 	admin     []*pgx.Conn // the superuser's, nil when it has to be opened
 	counter   uint64
+	down      map[int]bool // servers that a fault has killed and left so
 }
 
 const roles = `DO $$ BEGIN
@@ -46,7 +47,7 @@ const roles = `DO $$ BEGIN
 // newServers makes a cluster of n servers, which can be killed.
 func newServers(t testing.TB, n int, opts ...pgtest.Option) *cluster {
 	t.Helper()
-	c := &cluster{admin: make([]*pgx.Conn, n)}
+	c := &cluster{admin: make([]*pgx.Conn, n), down: map[int]bool{}}
 	for range n {
 		s := pgtest.Start(t, opts...)
 		s.Exec(t, "postgres", "CREATE DATABASE shop")
@@ -55,10 +56,19 @@ func newServers(t testing.TB, n int, opts ...pgtest.Option) *cluster {
 	return c
 }
 
+// up starts a server that a fault has left dead.
+func (c *cluster) up(t testing.TB, i int) {
+	t.Helper()
+	if c.down[i] {
+		c.servers[i].Restart(t)
+		delete(c.down, i)
+	}
+}
+
 // newCluster makes a cluster of n databases on one server that all tests share.
 func newCluster(t testing.TB, n int) *cluster {
 	t.Helper()
-	c := &cluster{admin: make([]*pgx.Conn, n)}
+	c := &cluster{admin: make([]*pgx.Conn, n), down: map[int]bool{}}
 	s := pgtest.Shared(t)
 	for range n {
 		c.add(t, s, s.CreateDatabase(t))

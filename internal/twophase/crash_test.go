@@ -111,7 +111,7 @@ func (s *session) step(a Action, n int, faults []fault) (ev Event, wanted, alive
 func (s *session) kill(f fault) {
 	srv := s.cluster.servers[f.shard]
 	srv.Kill(s.t)
-	if !f.down {
+	if s.cluster.down[f.shard] = f.down; !f.down {
 		srv.Restart(s.t)
 	}
 }
@@ -131,10 +131,8 @@ func (c *cluster) trial(t testing.TB, id int, begin string, writers int, faults 
 	}
 	steps, out := s.runWith(NewCoordinator(c.gid(), s.participants()), faults...)
 	s.drop()
-	for _, f := range faults {
-		if f.down && f.step < steps {
-			c.servers[f.shard].Restart(t)
-		}
+	for shard := range c.down {
+		c.up(t, shard)
 	}
 	c.settle(t)
 	rows := 0
