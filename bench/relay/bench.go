@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sharding-system/sharding/bench/rig"
 )
 
 type benchOptions struct {
@@ -130,28 +132,6 @@ func measure(ctx context.Context, o *benchOptions, st *stand, r *row, round int)
 	return nil
 }
 
-// median is the middle of a figure over the rounds.
-func median(samples []sample, figure func(sample) float64) float64 {
-	values := make([]float64, len(samples))
-	for i, s := range samples {
-		values[i] = figure(s)
-	}
-	slices.Sort(values)
-	n := len(values)
-	return (values[(n-1)/2] + values[n/2]) / 2
-}
-
-// ratio is the median of the relay's figure divided by PgBouncer's of the same round.
-func ratio(r row, figure func(sample) float64) float64 {
-	quotients := make([]float64, len(r.relay))
-	for i := range r.relay {
-		quotients[i] = figure(r.relay[i]) / figure(r.pgbouncer[i])
-	}
-	slices.Sort(quotients)
-	n := len(quotients)
-	return (quotients[(n-1)/2] + quotients[n/2]) / 2
-}
-
 func report(o *benchOptions, rows []row, versions string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# The bare relay against PgBouncer\n\n")
@@ -167,9 +147,9 @@ func report(o *benchOptions, rows []row, versions string) string {
 	tps := func(s sample) float64 { return s.tps }
 	for _, r := range rows {
 		fmt.Fprintf(&b, "| %s | %d | %.1f | %.1f | %.1f | %.1f | %.2f | %.0f | %.0f | %.2f |\n", r.mode, r.clients,
-			median(r.pgbouncer, sample.perQuery), median(r.pgbouncer, sample.userPerQuery),
-			median(r.relay, sample.perQuery), median(r.relay, sample.userPerQuery), ratio(r, sample.perQuery),
-			median(r.pgbouncer, tps), median(r.relay, tps), ratio(r, tps))
+			rig.MedianOf(r.pgbouncer, sample.perQuery), rig.MedianOf(r.pgbouncer, sample.userPerQuery),
+			rig.MedianOf(r.relay, sample.perQuery), rig.MedianOf(r.relay, sample.userPerQuery), rig.Ratio(r.relay, r.pgbouncer, sample.perQuery),
+			rig.MedianOf(r.pgbouncer, tps), rig.MedianOf(r.relay, tps), rig.Ratio(r.relay, r.pgbouncer, tps))
 	}
 	return b.String()
 }

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sharding-system/sharding/bench/rig"
 )
 
 type benchOptions struct {
@@ -134,7 +135,7 @@ func plan(o *benchOptions) ([]cell, error) {
 
 // sample runs pgbench once and takes the proxy's processor time before and after.
 func (st *stand) sample(ctx context.Context, o *benchOptions, c cell) (s sample, err error) {
-	port, database, proxy := st.pg[0].Port(), oneShard, (*process)(nil)
+	port, database, proxy := st.pg[0].Port(), oneShard, (*rig.Process)(nil)
 	switch c.way {
 	case pgbouncer:
 		proxy = st.bouncer
@@ -143,10 +144,10 @@ func (st *stand) sample(ctx context.Context, o *benchOptions, c cell) (s sample,
 	case router1:
 		proxy = st.router
 	}
-	var before, after usage
+	var before, after rig.Usage
 	if proxy != nil {
-		port = proxy.port
-		if before, err = readUsage(proxy.cmd.Process.Pid); err != nil {
+		port = proxy.Port
+		if before, err = proxy.Usage(); err != nil {
 			return s, err
 		}
 	}
@@ -165,26 +166,18 @@ func (st *stand) sample(ctx context.Context, o *benchOptions, c cell) (s sample,
 		return s, err
 	}
 	if proxy != nil {
-		if after, err = readUsage(proxy.cmd.Process.Pid); err != nil {
+		if after, err = proxy.Usage(); err != nil {
 			return s, err
 		}
 	}
-	queries, err1 := number(out, `transactions actually processed: (\d+)`)
-	tps, err2 := number(out, `tps = ([0-9.]+)`)
-	latency, err3 := number(out, `latency average = ([0-9.]+) ms`)
+	queries, err1 := rig.Number(out, `transactions actually processed: (\d+)`)
+	tps, err2 := rig.Number(out, `tps = ([0-9.]+)`)
+	latency, err3 := rig.Number(out, `latency average = ([0-9.]+) ms`)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		return s, err
 	}
 	micros := func(d time.Duration) float64 { return d.Seconds() * 1e6 / queries }
-	return sample{tps: tps, latency: latency, cpu: micros(after.cpu - before.cpu), user: micros(after.user - before.user)}, nil
-}
-
-func number(text, pattern string) (float64, error) {
-	m := regexp.MustCompile(pattern).FindStringSubmatch(text)
-	if m == nil {
-		return 0, fmt.Errorf("pgbench's output has no %q:\n%s", pattern, text)
-	}
-	return strconv.ParseFloat(m[1], 64)
+	return sample{tps: tps, latency: latency, cpu: micros(after.CPU - before.CPU), user: micros(after.User - before.User)}, nil
 }
 
 // loadAverage is the system's load over the last minute, as /proc/loadavg has it.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/sharding-system/sharding"
+	"github.com/sharding-system/sharding/bench/rig"
 	"github.com/sharding-system/sharding/internal/catalog"
 	"github.com/sharding-system/sharding/internal/catalog/embedded"
 	"github.com/sharding-system/sharding/internal/pgproc"
@@ -34,8 +34,8 @@ type stand struct {
 	account pgproc.Account
 	pg      []*pgproc.Process // the first has the keyspace of one shard too
 	etcd    *embedded.Server
-	bouncer *process
-	router  *process
+	bouncer *rig.Process
+	router  *rig.Process
 }
 
 func startStand(ctx context.Context, o *benchOptions) (st *stand, err error) {
@@ -68,14 +68,16 @@ func startStand(ctx context.Context, o *benchOptions) (st *stand, err error) {
 	if err := st.keyspaces(ctx); err != nil {
 		return st, err
 	}
-	if st.bouncer, err = st.startBouncer(o.pool); err != nil {
+	if st.bouncer, err = rig.StartBouncer(st.dir, st.account, rig.Pool{Name: oneShard, Port: st.pg[0].Port(), Database: oneShard,
+		User: user, Mode: "transaction", Size: o.pool}); err != nil {
 		return st, err
 	}
-	if st.router, err = startRouter(st.etcd.Endpoint(), o); err != nil {
+	if st.router, err = rig.StartSelf("serve", "-etcd", st.etcd.Endpoint(), "-user", user, "-pool", strconv.Itoa(o.pool),
+		"-loops", strconv.Itoa(o.loops), "-profile", o.profile); err != nil {
 		return st, err
 	}
 	for _, ks := range []string{oneShard, fourShards} {
-		if _, err := st.pgbench(ctx, st.router.port, ks, "-i", "-q", "-s", strconv.Itoa(o.scale)); err != nil {
+		if _, err := st.pgbench(ctx, st.router.Port, ks, "-i", "-q", "-s", strconv.Itoa(o.scale)); err != nil {
 			return st, err
 		}
 	}
@@ -157,9 +159,9 @@ func (st *stand) database(ctx context.Context, p *pgproc.Process, name string) e
 // stop ends what was started, the proxies first.
 func (st *stand) stop() error {
 	var errs []error
-	for _, p := range []*process{st.router, st.bouncer} {
+	for _, p := range []*rig.Process{st.router, st.bouncer} {
 		if p != nil {
-			errs = append(errs, p.stop())
+			errs = append(errs, p.Stop())
 		}
 	}
 	if st.etcd != nil {
@@ -177,12 +179,5 @@ func (st *stand) stop() error {
 }
 
 func (st *stand) pgbench(ctx context.Context, port int, database string, args ...string) (string, error) {
-	args = append(args, "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-U", user, database)
-	cmd := exec.CommandContext(ctx, st.install.Path("pgbench"), args...)
-	cmd.Env = append(os.Environ(), "PGSSLMODE=disable", "PGGSSENCMODE=disable")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("pgbench %v: %w\n%s", args, err, out)
-	}
-	return string(out), nil
+	return rig.Pgbench(ctx, st.install, port, user, database, args...)
 }
