@@ -150,9 +150,7 @@ func (s *session) makePlan(sql string, types []uint32) (p *plan.Plan, cacheable 
 			Keyspace: planner.Keyspace{Name: s.database, Tables: s.ddl.tables(st), HomeOnly: len(st.place.Shards) == 1},
 		}
 		s.maybeBeside(len(sql), func() {
-			if err = checkLexCost(sql); err == nil {
-				out, err = planner.Plan(in)
-			}
+			out, err = planner.Plan(in)
 		})
 		if err == nil || !errors.Is(err, planner.ErrUnknownName) || try > 0 || s.ddl.schema != nil {
 			break

@@ -510,7 +510,6 @@ func (s *session) sync() error {
 		s.unnamed.Stmt = nil
 	}
 	if !ready {
-		s.shardsTold()
 		s.ready()
 	}
 	return nil

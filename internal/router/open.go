@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"strings"
 	"sync/atomic"
 
 	"github.com/sharding-system/sharding/internal/backend"
@@ -59,19 +58,6 @@ func (r *Router) loopState(l *loop.Loop) *loopState {
 // counters of a loop, read by SHOW sharding.stats and the metrics.
 type counters struct {
 	planHits, planMisses atomic.Int64
-}
-
-// shardsTold tells a virtual session's other end which shards its last statement
-// ran on.
-func (s *session) shardsTold() {
-	if !s.quiet {
-		return
-	}
-	names := make([]string, len(s.x.LastShards))
-	for i, n := range s.x.LastShards {
-		names[i] = string(s.x.Place.Shards[n])
-	}
-	s.c.SetOut(pgwire.AppendParameterStatus(s.c.OutBuf(), "sharding.shards", strings.Join(names, ",")))
 }
 
 // pipeSize bounds what a virtual session and its other end may have in flight.

@@ -78,7 +78,6 @@ func (s *session) finish(ready bool, err error) error {
 	if e := s.settleDDL(); e != nil {
 		s.fail(e)
 	}
-	s.shardsTold()
 	s.ready()
 	return nil
 }
@@ -123,9 +122,7 @@ func (s *session) series(sql string, spans []planner.Span) error {
 // split finds the statements of a text, beside the loop when it is long.
 func (s *session) split(sql string) (spans []planner.Span, err error) {
 	s.maybeBeside(len(sql), func() {
-		if err = checkLexCost(sql); err == nil {
-			spans, err = planner.Split(sql)
-		}
+		spans, err = planner.Split(sql)
 	})
 	return spans, err
 }

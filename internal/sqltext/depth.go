@@ -16,9 +16,14 @@ const MaxDepth = 1000
 // ... together, since each may stand above or below its neighbours in the tree;
 // JOIN and UNION likewise. Lists (commas, AND, OR, WHEN) lie side by side.
 //
+// It refuses too what PostgreSQL's lexer would take minutes for (see lexcost.go).
+//
 // The error is PostgreSQL's own, statement_too_complex (54001). A text that does
 // not lex is not refused here: the parser has the message.
 func CheckDepth(sql string) error {
+	if err := checkLexCost(sql); err != nil {
+		return err
+	}
 	var d depth
 	if d.tooDeep(sql) {
 		return pgerr.New(pgerr.StatementTooComplex, "stack depth limit exceeded").
