@@ -20,6 +20,8 @@ type Stmt struct {
 	Plan     *plan.Plan // nil for an empty statement
 	// State is the keyspace's state that Plan was made under, for its maker.
 	State any
+	// Temporary is the session's TemporaryKey that Plan was made under.
+	Temporary string
 	// Types of all parameters, once a backend has described the statement.
 	Types []uint32
 }
@@ -431,9 +433,15 @@ func (x *Exec) ExtSync(failed bool) (ready bool, err error) {
 	}
 	if failed && !x.txn.block {
 		for _, p := range open {
-			if p.unit.ran && !p.unit.failed {
+			if p.unit.ran && !p.unit.failed && !p.conn.Broken() {
 				// Its Sync would commit what a failed pipeline must not.
-				p.conn.Break()
+				if !p.stands() {
+					p.conn.Break()
+				} else if err := x.upgrade(); err != nil {
+					return false, err
+				} else {
+					break
+				}
 			}
 		}
 	}

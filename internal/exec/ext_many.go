@@ -75,7 +75,7 @@ func (x *Exec) executeMany(po *Portal, maxRows int32) error {
 			p.unit.head, p.unit.queue = 0, p.unit.queue[:0]
 		} else {
 			x.unitFailed(p)
-			if p.owes {
+			if p.owes && !x.hush(p) {
 				p.conn.Break() // or what it still says would reach the client
 			}
 		}

@@ -322,3 +322,58 @@ func (x *Exec) ownProcess(pid uint32) bool {
 	}
 	return false
 }
+
+// hush reads and drops what a kept connection still owes of a statement that has
+// failed elsewhere, so that it need not be closed. It says whether the connection is
+// at rest now.
+func (x *Exec) hush(p *part) bool {
+	if !p.stands() || p.conn.Broken() || p.big > 0 || x.op == "copy" || x.closing {
+		return false
+	}
+	if p.unit.open {
+		p.conn.SetOut(pgwire.AppendSync(p.conn.OutBuf()))
+	}
+	if err := x.flush(p); err != nil {
+		return false
+	}
+	for {
+		typ, _, err := x.frame(p)
+		if err != nil || typ == pgwire.TypeCopyInResponse {
+			return false
+		}
+		if typ == pgwire.TypeReadyForQuery {
+			p.unit.reset()
+			return true
+		}
+	}
+}
+
+// DiscardPinned is DISCARD TEMP and DISCARD SEQUENCES: what there is to discard is
+// on the home shard, on a connection that the session keeps or has in use.
+func (x *Exec) DiscardPinned(what string) error {
+	home := x.Place.Home
+	own := x.find(home) == nil
+	if own && !slices.ContainsFunc(x.pinned, func(p *part) bool { return p.shard == home }) {
+		return nil
+	}
+	p, err := x.bind(home)
+	if err == nil {
+		_, err = x.query(p, "DISCARD "+what, nil)
+	}
+	if err != nil {
+		x.Fail()
+		return err
+	}
+	if what == "TEMP" {
+		p.look |= plan.PinTemporary
+		p.fresh |= plan.PinTemporary
+		err = x.look(p)
+	} else {
+		p.pinned &^= plan.PinSequence
+		p.fresh &^= plan.PinSequence
+	}
+	if own && !x.txn.block {
+		x.unbindAll()
+	}
+	return err
+}

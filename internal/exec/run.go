@@ -235,7 +235,7 @@ func (x *Exec) runMany(p *plan.Plan, a *plan.Args, shards []int) error {
 // off: those that still owe an answer are closed.
 func (x *Exec) abandon() {
 	for _, p := range x.txn.parts {
-		if p.conn != nil && p.owes {
+		if p.conn != nil && p.owes && !x.hush(p) {
 			p.conn.Break()
 		}
 	}

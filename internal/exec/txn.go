@@ -172,7 +172,7 @@ func (x *Exec) rollback() error {
 	var fatal error
 	multi := len(x.txn.parts) > 1
 	for _, p := range x.txn.parts {
-		if p.conn.Broken() || p.unit.open || p.big > 0 || p.owes {
+		if (p.unit.open || p.owes) && !x.hush(p) || p.conn.Broken() || p.big > 0 {
 			p.conn.Break()
 			continue
 		}

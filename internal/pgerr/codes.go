@@ -100,8 +100,8 @@ var (
 		"a shard key that the table cannot have",
 		"Use one or more columns of integer, text, varchar, uuid or bytea type: WITH (sharding.key = 'customer_id')."}
 	TemporaryTable = Refusal{"SH0027",
-		"temporary tables in a keyspace with sharded tables",
-		"Use an ordinary table, or a WITH query."}
+		"this use of a temporary table in a keyspace with sharded tables",
+		"A temporary table is on the home shard: fill it from global and reference tables or by INSERT ... VALUES and COPY, and keep it apart from sharded tables."}
 	CopyForm = Refusal{"SH0028",
 		"this form of COPY",
 		"Use COPY ... FROM STDIN or TO STDOUT in text or CSV format, with every shard key column in the column list."}

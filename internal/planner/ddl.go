@@ -146,17 +146,6 @@ func (p *planner) newName(rv *pg.RangeVar) plan.Name {
 	return n
 }
 
-// temporary plans CREATE TEMPORARY ...: refused where a statement may need
-// another shard than the one that has it.
-func (p *planner) temporaryTable(rv *pg.RangeVar) error {
-	if p.in.Keyspace.sharded() {
-		return p.refuse(pgerr.TemporaryTable, rv.GetLocation(), "CREATE TEMPORARY TABLE %s", rv.GetRelname())
-	}
-	p.p.Action, p.p.DDL = plan.Run, nil
-	p.p.Route.Kind, p.p.Pins, p.p.Look = plan.Home, plan.PinTemporary, plan.PinTemporary
-	return nil
-}
-
 // createTableAs plans CREATE TABLE AS, SELECT INTO and CREATE MATERIALIZED VIEW:
 // only where one shard is all there is, and for temporary tables.
 func (p *planner) createTableAs(into *pg.IntoClause, q *pg.SelectStmt, matview bool) error {
@@ -175,8 +164,9 @@ func (p *planner) createTableAs(into *pg.IntoClause, q *pg.SelectStmt, matview b
 			return p.refuse(pgerr.CreateTableAs, t.location, "the rows of %s would come from sharded table %s", rv.GetRelname(), t)
 		}
 	}
-	if rv.GetRelpersistence() == "t" {
-		return p.temporaryTable(rv)
+	if p.createsTemporary(rv) {
+		p.onTemporary("")
+		return nil
 	}
 	if !p.in.Keyspace.HomeOnly {
 		// Every shard would make the rows, of which only the home shard's count.
@@ -201,14 +191,14 @@ func withoutInto(q *pg.SelectStmt) *pg.SelectStmt {
 
 // createView checks the names of a view's query.
 func (p *planner) createView(s *pg.ViewStmt) error {
-	if s.GetView().GetRelpersistence() == "t" {
-		return p.temporaryTable(s.GetView())
-	}
 	q := s.GetQuery().GetSelectStmt()
 	if q == nil {
 		return nil
 	}
 	_, err := p.buildSelect(q, nil)
+	if temp := slices.ContainsFunc(p.tables, func(t *table) bool { return t.temporary }); err == nil && (temp || p.createsTemporary(s.GetView())) {
+		return p.createTemporaryView(s)
+	}
 	for _, t := range p.tables {
 		t.unread = true
 	}

@@ -72,7 +72,7 @@ func (p *planner) resolve(rv *pg.RangeVar) (*table, error) {
 // lookup fills what the snapshot and the declarations know of t.name.
 func (p *planner) lookup(t *table) error {
 	name := t.name
-	if name.Schema == "pg_temp" || name.Schema == "" && p.in.TempTables != nil && p.in.TempTables(name.Name) {
+	if p.isTemporary(name) {
 		t.temporary = true
 		return nil
 	}

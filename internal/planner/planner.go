@@ -343,6 +343,9 @@ func (p *planner) finish() {
 	}
 	for _, t := range p.tables {
 		p.addRef(t.ref())
+		if t.temporary {
+			p.p.Pins |= plan.PinTemporary
+		}
 	}
 }
 

@@ -36,8 +36,8 @@ type defColumn struct {
 func (p *planner) createTable(s *pg.CreateStmt) error {
 	p.p.Command = "CREATE TABLE"
 	rv := s.GetRelation()
-	if rv.GetRelpersistence() == "t" {
-		return p.temporaryTable(rv)
+	if p.createsTemporary(rv) {
+		return p.createTemporaryTable(s)
 	}
 	d := &definition{p: p, rv: rv, name: p.newName(rv)}
 	d.decl = sharding.Table{Schema: d.name.Schema, Name: d.name.Name, Kind: sharding.Global, DeclaredBy: "ddl"}

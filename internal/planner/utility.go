@@ -11,6 +11,9 @@ import (
 // utility plans statements that are neither queries nor the session's.
 func (p *planner) utility(n *pg.Node) error {
 	p.p.Operation, p.p.Access = "utility", plan.Write
+	if done, err := p.temporaryObject(n); done || err != nil {
+		return err
+	}
 	switch s := n.GetNode().(type) {
 	case *pg.Node_TruncateStmt:
 		return p.truncate(s.TruncateStmt)

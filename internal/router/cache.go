@@ -49,6 +49,9 @@ func (s *session) plan(sql string, types []uint32) (*plan.Plan, error) {
 		c = &planCache{state: st, plans: map[string]cached{}}
 		s.ls.caches[s.ks] = c
 	}
+	if s.x.TemporaryKey() != "" || s.temps.plans != nil {
+		c = s.temps.cache(s, c)
+	}
 	s.cacheKey(types)
 	if s.ddl.schema == nil {
 		if p := c.find(s, sql); p != nil {
@@ -147,7 +150,8 @@ func (s *session) makePlan(sql string, types []uint32) (p *plan.Plan, cacheable 
 		}
 		in := planner.Input{
 			SQL: sql, Lex: &s.lex, SearchPath: s.path, Role: s.user, Schema: sch, ParamTypes: types,
-			Keyspace: planner.Keyspace{Name: s.database, Tables: s.ddl.tables(st), HomeOnly: len(st.place.Shards) == 1},
+			TempTables: s.temporaries(),
+			Keyspace:   planner.Keyspace{Name: s.database, Tables: s.ddl.tables(st), HomeOnly: len(st.place.Shards) == 1},
 		}
 		s.maybeBeside(len(sql), func() {
 			out, err = planner.Plan(in)

@@ -147,7 +147,12 @@ func (s *session) discard(c *plan.Control) error {
 		if err := s.x.Discard(); err != nil {
 			return err
 		}
-	case "PLANS", "SEQUENCES", "TEMP":
+	case "PLANS":
+		// Plans are made anew by servers when they need to be.
+	case "SEQUENCES", "TEMP":
+		if err := s.x.DiscardPinned(c.Name); err != nil {
+			return err
+		}
 	}
 	return s.tagged("DISCARD "+c.Name, nil)
 }

@@ -118,7 +118,7 @@ func (s *session) newStatement(name, sql string, oids []uint32, rest []byte) (*e
 		return nil, err
 	}
 	if name != "" {
-		st.Shared = s.ls.sharedName(st, s.env+s.x.Settings.Key()+s.schemaKey(st))
+		st.Shared = s.ls.sharedName(st, s.env+s.x.Settings.Key()+s.schemaKey(st)+s.temporaryKey())
 	}
 	return st, nil
 }
@@ -141,6 +141,7 @@ func (s *session) planStatement(st *exec.Stmt) error {
 	if st.Plan, st.State = p, before; s.ddl.schema != nil {
 		st.State = nil // a plan for this transaction only
 	}
+	st.Temporary = s.x.TemporaryKey()
 	st.Literals = append([]sqltext.Literal(nil), s.lex.Literals...)
 	return nil
 }
@@ -240,7 +241,7 @@ func (s *session) bind(body []byte) error {
 // bindPortal finds a portal's shards from a Bind message's body, which it copies.
 func (s *session) bindPortal(po *exec.Portal, body []byte) error {
 	st := po.Stmt
-	if st.State != s.ks.state.Load() || s.ddl.schema != nil {
+	if st.State != s.ks.state.Load() || s.ddl.schema != nil || st.Temporary != s.x.TemporaryKey() {
 		s.refresh()
 		if err := s.planStatement(st); err != nil {
 			return err

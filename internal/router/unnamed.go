@@ -17,7 +17,7 @@ const maxKeptText = 4 << 10
 // the same, since what it would say of the statement may have changed.
 func (s *session) again(v *pgwire.ParseView) *exec.Stmt {
 	st := s.last
-	if st == nil || st.Types != nil || s.ddl.schema != nil || st.State != s.ks.state.Load() ||
+	if st == nil || st.Types != nil || s.ddl.schema != nil || st.Temporary != s.x.TemporaryKey() || st.State != s.ks.state.Load() ||
 		st.SQL != string(v.SQL) || !bytes.Equal(st.Rest, v.Rest) {
 		return nil
 	}
