@@ -74,7 +74,7 @@ func (x *Exec) copyRows(p *plan.Plan, a *plan.Args, shards []int) (string, error
 			return "", err
 		}
 		part.wrote = true
-		part.conn.SetOut(pgwire.AppendQuery(part.conn.OutBuf(), x.text(p, a, nil, nil)))
+		queueQuery(part.conn, x.text(p, a, nil, nil))
 		part.owes = true
 		if err := x.flush(part); err != nil {
 			return "", err

@@ -469,7 +469,7 @@ func (x *Exec) query(p *part, sql string, row func(*pgwire.Values)) (tag string,
 }
 
 func (x *Exec) sendQuery(p *part, sql string) {
-	p.conn.SetOut(pgwire.AppendQuery(p.conn.OutBuf(), sql))
+	queueQuery(p.conn, sql)
 	p.owes = true
 }
 

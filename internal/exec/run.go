@@ -103,7 +103,7 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 		return false, err
 	}
 	part.owes = true
-	part.conn.SetOut(pgwire.AppendQuery(part.conn.OutBuf(), x.text(p, a, nil, times)))
+	queueQuery(part.conn, x.text(p, a, nil, times))
 	if err := x.flush(part); err != nil {
 		x.Fail()
 		return false, err
@@ -260,7 +260,7 @@ func (x *Exec) scatter(p *plan.Plan, a *plan.Args, shards []int) (tag string, er
 	}
 	for i, part := range parts {
 		x.touch(p, part)
-		part.conn.SetOut(pgwire.AppendQuery(part.conn.OutBuf(), x.text(p, a, frags[i].rows, times)))
+		queueQuery(part.conn, x.text(p, a, frags[i].rows, times))
 		part.owes = true
 		if err := x.flush(part); err != nil {
 			return "", err

@@ -120,7 +120,7 @@ func (x *Exec) injectSets(p *part, sets []setting) {
 
 // inject queues a Query whose answers are swallowed.
 func (x *Exec) inject(p *part, sql string) {
-	p.conn.SetOut(pgwire.AppendQuery(p.conn.OutBuf(), sql))
+	queueQuery(p.conn, sql)
 	p.skipZ++
 }
 
