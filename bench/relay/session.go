@@ -91,7 +91,7 @@ func (s *session) startup() error {
 			}
 			continue
 		}
-		start, err := pgwire.ParseStartup(s.client.In()[:n])
+		start, err := pgwire.ParseStartup(s.client.In()[:n], pgwire.Version30)
 		if err != nil {
 			return err
 		}

@@ -434,7 +434,7 @@ func checkError(t *testing.T, body []byte) {
 }
 
 func checkStartup(t *testing.T, packet []byte) {
-	s, err := ParseStartup(packet)
+	s, err := ParseStartup(packet, Version32)
 	if err != nil {
 		if e := pgerr.From(err); !e.IsFatal() {
 			t.Fatalf("%x: %v is not fatal", packet, err)

@@ -257,7 +257,7 @@ func refused(t *testing.T, s *pgtest.Server, c *session) {
 	packet := must(AppendStartup(nil, Version30, []Param{{"user", s.User}}))
 	packet = append(packet, "left over"...)
 	packet[3] = byte(len(packet))
-	_, ours := ParseStartup(packet)
+	_, ours := ParseStartup(packet, Version32)
 	other, err := net.Dial("tcp", s.Addr())
 	if err != nil {
 		t.Fatal(err)

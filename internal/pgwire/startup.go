@@ -62,8 +62,9 @@ func StartupFrame(b []byte) (n int, err error) {
 }
 
 // ParseStartup reads a whole first packet, with its length. Errors are FATAL: 08P01
-// for a bad layout, 0A000 for a major version other than 3.
-func ParseStartup(b []byte) (Startup, error) {
+// for a bad layout, 0A000 for a major version other than 3, which names newest, the
+// newest version that the receiver speaks.
+func ParseStartup(b []byte, newest uint32) (Startup, error) {
 	n, err := StartupFrame(b)
 	if err != nil {
 		return Startup{}, err
@@ -88,10 +89,17 @@ func ParseStartup(b []byte) (Startup, error) {
 		return Startup{Kind: StartupCancel, PID: binary.BigEndian.Uint32(rest), Secret: rest[4:]}, nil
 	}
 	if code>>16 != 3 {
-		return Startup{}, pgerr.Fatal(pgerr.FeatureNotSupported, "unsupported frontend protocol %d.%d: server supports 3.0 to 3.2", code>>16, code&0xffff)
+		return Startup{}, UnsupportedProtocol(code, newest)
 	}
 	params, err := parseParams(rest)
 	return Startup{Kind: StartupConnect, Version: code, Params: params}, err
+}
+
+// UnsupportedProtocol is the error for a version, or a request code out of place,
+// that the receiver does not speak.
+func UnsupportedProtocol(version, newest uint32) error {
+	return pgerr.Fatal(pgerr.FeatureNotSupported, "unsupported frontend protocol %d.%d: server supports 3.0 to %d.%d",
+		version>>16, version&0xffff, newest>>16, newest&0xffff)
 }
 
 func parseParams(b []byte) ([]Param, error) {

@@ -91,14 +91,14 @@ func (r *Router) dialVirtual(ctx context.Context, cred *backend.Credentials, key
 
 // virtual is a virtual session's coroutine.
 func (r *Router) virtual(t *loop.Task, c *loop.Conn, cred *backend.Credentials, keyspace string) {
-	h := handshake{r: r, t: t, c: c, deadline: deadlineIn(startupTimeout), counted: true}
+	h := handshake{r: r, t: t, c: c, deadline: deadlineIn(startupTimeout), counted: true, version: pgwire.Version30}
 	r.clients.Add(1)
 	raw, err := h.startup()
 	if err != nil {
 		h.refuse(err)
 		return
 	}
-	su, err := pgwire.ParseStartup(raw)
+	su, err := pgwire.ParseStartup(raw, pgwire.Version30)
 	if err != nil || su.Kind != pgwire.StartupConnect {
 		h.refuse(pgerr.Fatal(pgerr.ProtocolViolation, "a startup packet was expected"))
 		return

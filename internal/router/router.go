@@ -304,3 +304,9 @@ func (r *Router) Ready() error {
 	}
 	return nil
 }
+
+// WaitCatalog waits until the router has taken in the catalog's changes up to a
+// revision.
+func (r *Router) WaitCatalog(ctx context.Context, revision int64) error {
+	return r.view.WaitRevision(ctx, revision)
+}

@@ -1,16 +1,12 @@
 package router
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"errors"
 	"math/rand/v2"
 	"strings"
 	"time"
 
-	"github.com/sharding-system/sharding/internal/auth"
 	"github.com/sharding-system/sharding/internal/backend"
-	"github.com/sharding-system/sharding/internal/catalog"
 	"github.com/sharding-system/sharding/internal/exec"
 	"github.com/sharding-system/sharding/internal/loop"
 	"github.com/sharding-system/sharding/internal/pgerr"
@@ -50,8 +46,12 @@ type handshake struct {
 	t        *loop.Task
 	c        *loop.Conn
 	deadline time.Time
-	secured  bool
+	tls      security
 	counted  bool
+	version  uint32 // of the protocol, as negotiated
+
+	// What the client has asked for already: each once.
+	askedTLS, askedGSS bool
 }
 
 // refuse tells a client why it is not let in.
@@ -79,7 +79,13 @@ func (h *handshake) run() (*session, error) {
 		if err != nil {
 			return nil, err
 		}
-		su, err := pgwire.ParseStartup(raw)
+		if len(raw) == 0 { // it began with a TLS handshake
+			if err := h.directTLS(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		su, err := pgwire.ParseStartup(raw, h.r.speaks())
 		if err != nil {
 			if len(raw) >= 8 && raw[4] == 0 && raw[5] < 3 {
 				// A client of protocol 2 reads errors in that protocol's form.
@@ -89,15 +95,9 @@ func (h *handshake) run() (*session, error) {
 			return nil, err
 		}
 		switch su.Kind {
-		case pgwire.StartupSSL:
+		case pgwire.StartupSSL, pgwire.StartupGSSENC:
 			h.c.Consume(len(raw))
-			if err := h.offerTLS(); err != nil {
-				return nil, err
-			}
-		case pgwire.StartupGSSENC:
-			h.c.Consume(len(raw))
-			h.c.Write([]byte{pgwire.AnswerNo})
-			if err := h.flush(); err != nil {
+			if err := h.encryption(su.Kind); err != nil {
 				return nil, err
 			}
 		case pgwire.StartupCancel:
@@ -108,17 +108,45 @@ func (h *handshake) run() (*session, error) {
 			for _, p := range su.Params {
 				params[p.Name] = p.Value
 			}
-			h.negotiate(&su)
+			h.negotiate(&su, params)
 			h.c.Consume(len(raw))
 			return h.connect(params)
 		}
 	}
 }
 
-// startup waits for a whole startup packet.
+// encryption answers a client's request for it, each kind once as PostgreSQL does.
+// Nothing may have come behind the request.
+func (h *handshake) encryption(kind pgwire.StartupKind) error {
+	asked, what, code := &h.askedTLS, "SSL", pgwire.CodeSSLRequest
+	if kind == pgwire.StartupGSSENC {
+		asked, what, code = &h.askedGSS, "GSSAPI encryption", pgwire.CodeGSSENCRequest
+	}
+	if *asked || h.tls.on && kind == pgwire.StartupSSL {
+		return pgwire.UnsupportedProtocol(code, h.r.speaks())
+	}
+	*asked = true
+	if kind == pgwire.StartupSSL && h.r.opts.TLS != nil {
+		return h.offerTLS()
+	}
+	h.c.Write([]byte{pgwire.AnswerNo})
+	if err := h.flush(); err != nil {
+		return err
+	}
+	if len(h.c.In()) > 0 {
+		return unencrypted(what)
+	}
+	return nil
+}
+
+// startup waits for a whole startup packet; an empty one stands for the beginning of
+// a TLS handshake, which is left unread.
 func (h *handshake) startup() ([]byte, error) {
 	for {
 		buf := h.c.In()
+		if len(buf) > 0 && buf[0] == pgwire.TLSHandshake && !h.tls.on && !h.askedTLS && !h.askedGSS {
+			return nil, nil
+		}
 		n, err := pgwire.StartupFrame(buf)
 		if err != nil {
 			return nil, err
@@ -203,53 +231,34 @@ func (h *handshake) wait(ev loop.Events) error {
 	return nil
 }
 
-func (h *handshake) offerTLS() error {
-	if h.r.opts.TLS == nil || h.secured {
-		h.c.Write([]byte{pgwire.AnswerNo})
-		return h.flush()
+// negotiate answers a client that asks for a version, or for options, that the
+// router does not have.
+func (h *handshake) negotiate(su *pgwire.Startup, params map[string]string) {
+	h.version = su.Version
+	if newest := h.r.speaksFor(h.t, params, su.Version); su.Version > newest {
+		h.version = newest
 	}
-	h.c.Write([]byte{pgwire.AnswerYes})
-	if err := h.flush(); err != nil {
-		return err
-	}
-	if err := h.c.StartTLSServer(h.t, h.r.opts.TLS, h.deadline); err != nil {
-		if errors.Is(err, loop.ErrPlaintextBeforeTLS) {
-			return pgerr.Fatal(pgerr.ProtocolViolation, "received unencrypted data after SSL request").
-				WithDetail("This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.")
-		}
-		h.r.log.Debug("TLS handshake failed", "client", h.c.RemoteAddr(), "err", err)
-		return exec.ErrClientGone
-	}
-	h.secured = true
-	return nil
-}
-
-// negotiate answers a client that asks for more than protocol 3.0.
-func (h *handshake) negotiate(su *pgwire.Startup) {
 	var unknown []string
 	for _, p := range su.Params {
 		if strings.HasPrefix(p.Name, "_pq_.") {
 			unknown = append(unknown, p.Name)
 		}
 	}
-	if su.Version > pgwire.Version30 || len(unknown) > 0 {
-		h.c.SetOut(pgwire.AppendNegotiateProtocolVersion(h.c.OutBuf(), pgwire.Version30, unknown))
+	if su.Version != h.version || len(unknown) > 0 {
+		h.c.SetOut(pgwire.AppendNegotiateProtocolVersion(h.c.OutBuf(), h.version, unknown))
 	}
 }
 
 // connect lets a client in, or says why not.
 func (h *handshake) connect(params map[string]string) (*session, error) {
-	user := params["user"]
+	user, database := clip(params["user"]), clip(databaseOf(params))
 	if user == "" {
 		return nil, pgerr.Fatal(pgerr.InvalidAuthorization, "no PostgreSQL user name specified in startup packet")
 	}
-	database := params["database"]
-	if database == "" {
-		database = user
-	}
-	if v := strings.ToLower(params["replication"]); v != "" && v != "off" && v != "false" && v != "no" && v != "0" {
-		return nil, pgerr.Fatal(pgerr.FeatureNotSupported, "replication connections are not supported by the router").
-			WithHint("Replication is a shard's own: connect to the shard's server. shardctl shard list names them.")
+	if v, ok := params["replication"]; ok {
+		if err := refuseReplication(v); err != nil {
+			return nil, err
+		}
 	}
 	if n := h.r.clients.Add(1); n > int64(h.r.opts.MaxClients) {
 		h.counted = true
@@ -268,112 +277,6 @@ func (h *handshake) connect(params map[string]string) (*session, error) {
 		return nil, err
 	}
 	return h.r.open(h.t, h.c, cred, database, params)
-}
-
-// authenticate asks for the role's password (SCRAM-SHA-256) and yields what logs
-// the router in on shards as this role.
-func (h *handshake) authenticate(user, database string) (*backend.Credentials, error) {
-	cred := &backend.Credentials{User: user}
-	if h.r.opts.InsecureTrust {
-		h.c.SetOut(pgwire.AppendAuthenticationOK(h.c.OutBuf()))
-		return cred, nil
-	}
-	rec := h.r.view.Snapshot().Users[user]
-	srv, err := auth.NewServer(h.r.verifier(user, rec))
-	if err != nil {
-		return nil, err
-	}
-	key, err := h.scram(srv)
-	if err != nil {
-		if exec.Fatal(err) {
-			return nil, err
-		}
-		h.r.log.Info("a client failed to authenticate", "user", user, "client", h.c.RemoteAddr(), "err", err)
-		if pgerr.CodeOf(err) == pgerr.ProtocolViolation {
-			return nil, err
-		}
-		return nil, wrongPassword(user)
-	}
-	if rec == nil {
-		return nil, wrongPassword(user)
-	}
-	if err := mayLogIn(rec, database, time.Now()); err != nil {
-		return nil, err
-	}
-	v, err := auth.ParseVerifier(rec.Verifier)
-	if err != nil {
-		return nil, err
-	}
-	cred.ClientKey, cred.ServerKey = key, v.ServerKey
-	h.c.SetOut(pgwire.AppendAuthenticationOK(h.c.OutBuf()))
-	return cred, nil
-}
-
-func wrongPassword(user string) error {
-	return pgerr.Fatal(pgerr.InvalidPassword, "password authentication failed for user \"%s\"", user)
-}
-
-// mayLogIn checks what the catalog says of a role beside its password.
-func mayLogIn(u *catalog.User, keyspace string, now time.Time) error {
-	switch {
-	case !u.CanLogin:
-		return pgerr.Fatal(pgerr.InvalidAuthorization, "role \"%s\" is not permitted to log in", u.Name)
-	case u.ValidUntil != nil && !u.ValidUntil.IsZero() && now.After(*u.ValidUntil):
-		return wrongPassword(u.Name)
-	}
-	return nil
-}
-
-// verifier is a role's, or one that no password fits, made up from the name so
-// that the exchange does not tell which roles exist.
-func (r *Router) verifier(user string, rec *catalog.User) auth.Verifier {
-	if rec != nil {
-		if v, err := auth.ParseVerifier(rec.Verifier); err == nil {
-			return v
-		}
-	}
-	return auth.MockVerifier(r.mockSecret(), user)
-}
-
-// mockSecret is the same on all routers of the cluster and over restarts: made-up
-// salts that differed would tell which roles do not exist.
-func (r *Router) mockSecret() []byte {
-	mac := hmac.New(sha256.New, []byte(r.opts.JWTSecret))
-	mac.Write([]byte("mock verifiers of " + r.view.Snapshot().Incarnation))
-	return mac.Sum(nil)
-}
-
-// scram runs the exchange (PostgreSQL manual, 55.3) and yields the ClientKey.
-func (h *handshake) scram(srv *auth.Server) ([]byte, error) {
-	h.c.SetOut(pgwire.AppendAuthenticationSASL(h.c.OutBuf(), "SCRAM-SHA-256"))
-	msg, err := h.message()
-	if err != nil {
-		return nil, err
-	}
-	mechanism, data, err := pgwire.ParseSASLInitial(msg[pgwire.HeaderSize:])
-	if err != nil {
-		return nil, err
-	}
-	if string(mechanism) != "SCRAM-SHA-256" {
-		return nil, pgerr.Fatal(pgerr.ProtocolViolation, "client selected an invalid SASL authentication mechanism")
-	}
-	first, err := srv.First(data)
-	h.c.Consume(len(msg))
-	if err != nil {
-		return nil, err
-	}
-	h.c.SetOut(pgwire.AppendAuthenticationSASLContinue(h.c.OutBuf(), first))
-	msg, err = h.message()
-	if err != nil {
-		return nil, err
-	}
-	final, key, err := srv.Final(msg[pgwire.HeaderSize:])
-	h.c.Consume(len(msg))
-	if err != nil {
-		return nil, err
-	}
-	h.c.SetOut(pgwire.AppendAuthenticationSASLFinal(h.c.OutBuf(), final))
-	return key[:], nil
 }
 
 // open makes a session for an authenticated role and greets its client.
