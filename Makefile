@@ -18,7 +18,7 @@ PKG      ?= ./...
 TEST_P   ?= 2
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-short test-drivers deps lint fmt fuzz bench bench-relay bench-router soak chaos clean help
+.PHONY: build demo test test-short test-drivers deps lint fmt fuzz bench bench-go bench-relay soak chaos clean help
 
 build: deps ## the binaries, into bin/
 	@mkdir -p $(BIN)
@@ -54,14 +54,14 @@ fmt: ## gofmt -w
 fuzz: deps ## every fuzz target in turn; FUZZTIME=30s each
 	@./scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
-bench: deps ## the Go benchmarks of all packages
+bench: deps ## the router against PgBouncer and a direct connection, as ratios, in one run; BENCH="-clients 16" narrows it
+	$(GO) run ./bench/router bench $(BENCH)
+
+bench-go: deps ## the Go benchmarks of all packages
 	$(GO) test -run '^$$' -bench . -benchmem $(PKG)
 
 bench-relay: deps ## the bare relay against PgBouncer, as ratios, in one run
 	$(GO) run ./bench/relay bench
-
-bench-router: deps ## the router against PgBouncer and a direct connection, as ratios, in one run
-	$(GO) run ./bench/router bench
 
 soak: deps ## 10 minutes of mixed load with random client kills; DURATION=1m for less
 	SHARDING_TEST_STRICT=1 SHARDING_SOAK=$(or $(DURATION),10m) $(GO) test -v -count=1 -timeout 0 -run 'TestSoak' ./test/robustness

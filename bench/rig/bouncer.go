@@ -27,7 +27,7 @@ func StartBouncer(dir string, account pgproc.Account, pools ...Pool) (*Process, 
 	if err != nil {
 		return nil, err
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		return nil, err
 	}

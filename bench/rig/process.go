@@ -55,7 +55,7 @@ func StartSelf(args ...string) (*Process, error) {
 	return p, nil
 }
 
-func freePort() (int, error) {
+func FreePort() (int, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, err

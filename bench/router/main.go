@@ -1,4 +1,5 @@
-// Command router measures what the router costs beside its nearest peer and beside none: point SELECTs by stock pgbench,
+// Command router measures what the router costs beside its nearest peer and beside none: point SELECTs and small transactions by stock pgbench,
+// idle clients, and requests of the HTTP API:
 // directly, through PgBouncer and through the router, in turn, against the same PostgreSQL in the same run.
 //
 //	router bench   starts the servers, the catalog, PgBouncer and the router, measures and prints a table

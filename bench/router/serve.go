@@ -16,13 +16,14 @@ import (
 )
 
 type serveOptions struct {
-	listen, endpoint, user, profile string
-	pool, loops                     int
+	listen, http, endpoint, user, profile string
+	pool, loops                           int
 }
 
 func serveFlags(f *flag.FlagSet) *serveOptions {
 	o := &serveOptions{}
 	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "address for clients")
+	f.StringVar(&o.http, "http", "127.0.0.1:0", "address of the HTTP API")
 	f.StringVar(&o.endpoint, "etcd", "http://127.0.0.1:2379", "the catalog")
 	f.StringVar(&o.user, "user", "postgres", "role of the router's own connections to shards, which must trust it")
 	f.StringVar(&o.profile, "profile", "", "file for a CPU profile of the whole run (written at the end)")
@@ -31,7 +32,7 @@ func serveFlags(f *flag.FlagSet) *serveOptions {
 	return o
 }
 
-// serve is the router as cmd/sharding-router starts it, metrics and all, without the HTTP API and with every role let in.
+// serve is the router as cmd/sharding-router starts it, metrics and all, with every role let in.
 func serve(ctx context.Context, o *serveOptions) (err error) {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	cat, err := catalog.Open(ctx, catalog.Config{Endpoints: []string{o.endpoint}, Logger: log})
@@ -44,7 +45,8 @@ func serve(ctx context.Context, o *serveOptions) (err error) {
 		return err
 	}
 	r, err := router.New(router.Options{
-		Catalog: cat, Logger: log, Metrics: metrics, PostgresAddr: o.listen, InsecureTrust: true, ServiceUser: o.user,
+		Catalog: cat, Logger: log, Metrics: metrics, PostgresAddr: o.listen, HTTPAddr: o.http, JWTSecret: secret, MaxClients: 12_000,
+		InsecureTrust: true, ServiceUser: o.user,
 		MaxConnections: o.pool, MaxLoops: o.loops, ConnectionTTL: time.Hour, AcquireTimeout: time.Minute,
 	})
 	if err != nil {

@@ -36,6 +36,7 @@ type stand struct {
 	etcd    *embedded.Server
 	bouncer *rig.Process
 	router  *rig.Process
+	http    int // the router's port for HTTP
 }
 
 func startStand(ctx context.Context, o *benchOptions) (st *stand, err error) {
@@ -72,8 +73,11 @@ func startStand(ctx context.Context, o *benchOptions) (st *stand, err error) {
 		User: user, Mode: "transaction", Size: o.pool}); err != nil {
 		return st, err
 	}
+	if st.http, err = rig.FreePort(); err != nil {
+		return st, err
+	}
 	if st.router, err = rig.StartSelf("serve", "-etcd", st.etcd.Endpoint(), "-user", user, "-pool", strconv.Itoa(o.pool),
-		"-loops", strconv.Itoa(o.loops), "-profile", o.profile); err != nil {
+		"-loops", strconv.Itoa(o.loops), "-profile", o.profile, "-http", "127.0.0.1:"+strconv.Itoa(st.http)); err != nil {
 		return st, err
 	}
 	for _, ks := range []string{oneShard, fourShards} {
@@ -90,7 +94,7 @@ func (st *stand) startServer(ctx context.Context, i int) error {
 		return err
 	}
 	p, err := pgproc.Start(ctx, pgproc.Config{Install: st.install, DataDir: data, Account: st.account, DieWithParent: true,
-		Settings: map[string]string{"fsync": "off", "shared_buffers": "128MB", "max_connections": "200", "max_prepared_transactions": "50"}})
+		Settings: map[string]string{"fsync": "off", "shared_buffers": "128MB", "max_connections": "600", "max_prepared_transactions": "50"}})
 	if err == nil {
 		st.pg = append(st.pg, p)
 	}
