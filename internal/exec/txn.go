@@ -19,13 +19,15 @@ type txn struct {
 	readOnly        bool
 	parts           []*part // in the order of binding
 	saves           []savepoint
-	before          saved      // settings at BEGIN
+	before          saved // settings at BEGIN
+	listens         []listening
 	times           plan.Times // of the transaction, once several shards share them
 }
 
 type savepoint struct {
 	name     string
 	settings saved
+	listens  int
 }
 
 // Status is what ReadyForQuery tells: 'I' idle, 'T' in a block, 'E' in a failed block.
@@ -221,7 +223,11 @@ func (x *Exec) ended(multi, committed bool) {
 		}
 	}
 	x.unbindAll()
+	listens := x.txn.listens
 	x.txn = txn{parts: x.txn.parts, saves: x.txn.saves[:0]}
+	if committed && len(listens) > 0 {
+		x.listenElsewhere(listens)
+	}
 }
 
 // Control carries out transaction control and yields the command's tag.
@@ -364,9 +370,10 @@ func (x *Exec) savepoint(c *plan.Control) (string, error) {
 	}
 	switch c.Kind {
 	case plan.Savepoint:
-		x.txn.saves = append(x.txn.saves, savepoint{c.Name, x.Settings.save()})
+		x.txn.saves = append(x.txn.saves, savepoint{c.Name, x.Settings.save(), len(x.txn.listens)})
 	case plan.RollbackTo:
 		x.Settings.restore(x.txn.saves[at].settings)
+		x.txn.listens = x.txn.listens[:x.txn.saves[at].listens]
 		x.txn.saves = x.txn.saves[:at+1]
 		x.txn.failed = false
 		for _, p := range x.txn.parts {

@@ -117,9 +117,6 @@ var (
 	Setting = Refusal{"SH0032",
 		"a setting that would make shards and router read statements differently",
 		"Leave the setting at its default."}
-	Listen = Refusal{"SH0033",
-		"LISTEN through the router",
-		"Listen on a direct connection to the home shard."}
 	ClientTwoPhase = Refusal{"SH0034",
 		"PREPARE TRANSACTION by clients",
 		"Use COMMIT: the router itself commits by two phases where several shards are written."}
@@ -196,7 +193,6 @@ func Refusals() []Refusal {
 		RouterObject,
 		ExplainManyShards,
 		Setting,
-		Listen,
 		ClientTwoPhase,
 		GeneratedKey,
 		CreateTableAs,

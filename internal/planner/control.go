@@ -36,13 +36,14 @@ func (p *planner) control(n *pg.Node) (done bool, err error) {
 	case *pg.Node_DiscardStmt:
 		c.Kind, c.Name = plan.Discard, discardNames[s.DiscardStmt.GetTarget()]
 	case *pg.Node_ListenStmt:
-		err = p.refuse(pgerr.Listen, -1, "LISTEN is not supported through the router")
+		c.Kind, c.Name, p.p.Command = plan.Listen, s.ListenStmt.GetConditionname(), "LISTEN"
 	case *pg.Node_UnlistenStmt:
-		c.Kind, c.Name = plan.Unlisten, s.UnlistenStmt.GetConditionname()
+		c.Kind, c.Name, p.p.Command = plan.Unlisten, s.UnlistenStmt.GetConditionname(), "UNLISTEN"
 	case *pg.Node_NotifyStmt:
-		c.Kind, c.Name = plan.Notify, s.NotifyStmt.GetConditionname()
-		c.Value = s.NotifyStmt.GetPayload()
-		p.p.Route.Kind, p.p.Access = plan.Home, plan.Write
+		// The home shard's own statement.
+		p.p.Route.Kind, p.p.Access, p.p.Pins = plan.Home, plan.Write, plan.PinNotify
+		p.p.Operation, p.p.Command = operation, "NOTIFY"
+		return true, nil
 	case *pg.Node_ExplainStmt:
 		return true, p.explain(c, s.ExplainStmt)
 	default:

@@ -214,6 +214,9 @@ func (p *planner) noteBuiltin(f *pg.FuncCall, name string, b schema.Builtin, at 
 		u.sequence, u.sequenceAt = name, at
 	case name == "set_config":
 		u.setting = true
+	case name == "pg_notify":
+		p.p.Pins |= plan.PinNotify
+		u.volatile, u.volatileAt = name, at
 	case ownFunctions[name]:
 		u.volatile, u.volatileAt = name, at
 		u.own, u.ownAt = name, at

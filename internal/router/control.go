@@ -40,6 +40,8 @@ func (s *session) control(p *plan.Plan, a *plan.Args) error {
 		return s.show(c.Name)
 	case plan.ExplainSharding:
 		return s.explain(c, a)
+	case plan.Listen, plan.Unlisten:
+		return s.listen(c)
 	case plan.Prepare:
 		return s.prepare(p, a)
 	case plan.Execute:

@@ -172,6 +172,9 @@ func (s *session) idle() error {
 		s.settle()
 	}
 	s.t.Want(s.c, ev)
+	if s.x.Listening() && s.c.Queued() <= maxNotifications {
+		return s.listenIdle()
+	}
 	cause, err := s.t.Wait(s.idleDeadline())
 	if err != nil {
 		return err
