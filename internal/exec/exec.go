@@ -103,6 +103,7 @@ type Exec struct {
 	LastShards []int
 
 	txn     txn
+	serial  uint64 // of the transaction or autocommit statement: portals end with it
 	lastEnd twophase.State
 	ext     ext
 	pools   []*backend.Pool // by shard, for Place

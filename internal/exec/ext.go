@@ -46,20 +46,23 @@ type Portal struct {
 	Args    plan.Args
 	Results []int16
 	Shards  []int // where it runs
-	many    bool
-	on      *part // where it is bound, nil before
-	times   *plan.Times
+	// Depth is how many savepoints stood when it was bound: rolling back to one of
+	// them ends it.
+	Depth int
+	many  *manyPortal // nil on one shard
+	on    *part       // where it is bound, nil before
 }
 
 // Reset makes a portal anew for a statement.
 func (po *Portal) Reset(s *Stmt) {
-	po.Stmt, po.many, po.on, po.times = s, false, nil, nil
+	po.Stmt, po.many, po.on = s, nil, nil
 	po.Shards = po.Shards[:0]
 }
 
 // ext is the state of the extended protocol between two Syncs.
 type ext struct {
-	cur *part // the part that messages go to
+	cur     *part // the part that messages go to
+	opening opening
 }
 
 // switchTo makes p the part that messages go to; the answers of the one before
@@ -76,10 +79,17 @@ func (x *Exec) switchTo(p *part) error {
 }
 
 // Pending says whether answers of an open pipeline have not been asked for yet.
-func (x *Exec) Pending() bool { return x.ext.cur != nil && x.ext.cur.unit.pending() }
+func (x *Exec) Pending() bool {
+	return x.ext.cur != nil && x.ext.cur.unit.pending() || x.ext.opening.po != nil
+}
 
 // ExtFlush sends what is queued and relays every answer that is due.
 func (x *Exec) ExtFlush() error {
+	if x.ext.opening.po != nil {
+		if err := x.opened(); err != nil {
+			return err
+		}
+	}
 	p := x.ext.cur
 	if p == nil || !p.unit.pending() {
 		return nil
@@ -111,6 +121,10 @@ func (x *Exec) ExtFlush() error {
 // Answer gives the client an answer of the router's own (a message without a
 // body), in its place behind those that are due.
 func (x *Exec) Answer(typ byte) {
+	if o := &x.ext.opening; o.po != nil {
+		o.tail = appendEmpty(o.tail, typ)
+		return
+	}
 	if p := x.ext.cur; p != nil && p.unit.pending() {
 		p.unit.push(expectation{what: answered, typ: typ})
 		return
@@ -188,7 +202,7 @@ func (x *Exec) OpenUnits() bool {
 func (x *Exec) closeUnits() error {
 	ran := false
 	for _, p := range x.txn.parts {
-		ran = ran || p.unit.open && p.unit.ran
+		ran = ran || p.unit.open && (p.unit.ran || p.unit.bound)
 	}
 	if ran && !x.txn.block {
 		if err := x.upgrade(); err != nil {
@@ -272,11 +286,7 @@ func (x *Exec) ExtDescribeStatement(s *Stmt, shard int) error {
 // shard's is sent with Execute.
 func (x *Exec) ExtBind(po *Portal) error {
 	if len(po.Shards) > 1 {
-		po.many = true
-		if !x.hide {
-			x.Answer(pgwire.TypeBindComplete)
-		}
-		return nil
+		return x.bindMany(po)
 	}
 	p, err := x.need(po.Shards[0])
 	if err != nil {
@@ -318,7 +328,7 @@ func (x *Exec) bindOn(p *part, po *Portal, rows []int, what expect, times *plan.
 	}
 	p.conn.SetOut(pgwire.AppendBindRest(p.conn.OutBuf(), po.Name, name, po.Rest))
 	p.unit.push(expectation{what: what})
-	po.on = p
+	po.on, p.unit.bound = p, true
 	return nil
 }
 
@@ -327,7 +337,10 @@ func (x *Exec) Hide(on bool) { x.hide = on }
 
 // ExtClosePortal relays a Close of a portal.
 func (x *Exec) ExtClosePortal(po *Portal) error {
-	if po.many || po.on == nil || po.on.conn == nil {
+	if po.many != nil {
+		return x.closeMany(po)
+	}
+	if po.on == nil || po.on.conn == nil {
 		x.Answer(pgwire.TypeCloseComplete)
 		return nil
 	}
@@ -342,30 +355,12 @@ func (x *Exec) ExtClosePortal(po *Portal) error {
 
 // ExtDescribePortal relays a Describe of a portal.
 func (x *Exec) ExtDescribePortal(po *Portal) error {
-	p := po.on
-	if po.many {
-		var err error
-		if p, err = x.need(po.Shards[0]); err != nil {
-			return err
-		}
-		if po.on == nil {
-			times, err := x.timesBetween(po.Stmt.Plan)
-			if err != nil {
-				return err
-			}
-			if p, err = x.need(po.Shards[0]); err != nil {
-				return err
-			}
-			po.times = times
-			if err := x.bindOn(p, po, x.rowsFor(po, po.Shards[0]), hidden, times); err != nil {
-				return err
-			}
-		}
-	} else {
-		var err error
-		if p, err = x.need(po.Shards[0]); err != nil {
-			return err
-		}
+	if po.many != nil {
+		return x.describeMany(po)
+	}
+	p, err := x.need(po.Shards[0])
+	if err != nil {
+		return err
 	}
 	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
 	p.unit.push(expectation{what: relayed})
@@ -377,7 +372,7 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 	if err := x.Aborted(); err != nil {
 		return err
 	}
-	if po.many {
+	if po.many != nil {
 		return x.executeMany(po, maxRows)
 	}
 	p, err := x.need(po.Shards[0])

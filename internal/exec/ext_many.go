@@ -1,10 +1,45 @@
 package exec
 
 import (
+	"strconv"
+	"strings"
+
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/pgwire"
 	"github.com/sharding-system/sharding/internal/plan"
 )
+
+// manyPortal is what a portal over several shards is made of. Each shard has a
+// portal of the client's name, bound when the client binds: so that later changes
+// by the same transaction are not seen by it, as on one server.
+type manyPortal struct {
+	serial uint64 // of the transaction that it lives in
+	at     int    // of Shards: the one whose rows come next
+	held   *held  // what is left of an answer that has been read whole
+}
+
+// held is an answer that was read to its end before the client took all of it: of
+// what writes, and of rows that are made of several shards'.
+type held struct {
+	rows []byte // DataRow messages
+	verb string // "INSERT 0"
+}
+
+// maxHeld bounds the rows that are held for a portal, in bytes.
+const maxHeld = 64 << 20
+
+// opening is a portal over several shards whose Binds have been sent and whose
+// answers have not been read: what follows may go in the same packet.
+type opening struct {
+	po        *Portal
+	shards    []int
+	tell      bool   // BindComplete is due to the client
+	described bool   // and what the first shard says of its rows
+	tail      []byte // and then this
+}
+
+// Opening says whether a portal's Bind on several shards has not been answered.
+func (x *Exec) Opening() bool { return x.ext.opening.po != nil }
 
 // timesBetween is timesFor within a pipeline: the question goes to a shard by a
 // simple Query, so pipelines that are open there are brought to a stop first.
@@ -33,13 +68,10 @@ func (x *Exec) rowsFor(po *Portal, shard int) []int {
 	return x.split.Rows(nil, shard)
 }
 
-// executeMany runs a portal on several shards and merges their answers.
-func (x *Exec) executeMany(po *Portal, maxRows int32) error {
+// bindMany sends a portal's Bind to all its shards, which are all bound to the
+// transaction before anything is sent.
+func (x *Exec) bindMany(po *Portal) error {
 	pl := po.Stmt.Plan
-	if maxRows != 0 && pl.Returns {
-		return pgerr.New(pgerr.FeatureNotSupported, "a row limit on Execute is not supported for a statement over several shards").
-			WithHint("Set the driver's fetch size to 0, or name one shard key.")
-	}
 	if pl.Access >= plan.Lock && !x.Place.TwoPhase {
 		return pgerr.New(pgerr.FeatureNotSupported, "keyspace %q forbids writes on several shards", x.Place.Keyspace).
 			WithHint("Its two_phase_commit is off: name one shard key, or set it to required.")
@@ -47,7 +79,7 @@ func (x *Exec) executeMany(po *Portal, maxRows int32) error {
 	if err := x.ExtFlush(); err != nil {
 		return err
 	}
-	if !x.txn.block && (pl.Access >= plan.Lock || len(pl.NowEdits) > 0) {
+	if pl.Access >= plan.Lock && !x.txn.block {
 		if err := x.upgrade(); err != nil {
 			return err
 		}
@@ -55,68 +87,313 @@ func (x *Exec) executeMany(po *Portal, maxRows int32) error {
 			return err
 		}
 	}
-	if po.on == nil {
-		var err error
-		if po.times, err = x.timesBetween(pl); err != nil {
+	times, err := x.timesBetween(pl)
+	if err != nil {
+		return err
+	}
+	for _, shard := range po.Shards {
+		if _, err := x.bind(shard); err != nil {
+			x.Fail()
 			return err
 		}
 	}
-	m := merger{x: x, plan: pl, formats: po.Results}
-	var tag string
-	err := x.executeOn(&m, po)
-	if err == nil {
-		x.ext.cur = nil
-		x.LastShards = append(x.LastShards[:0], po.Shards...)
-		tag, err = m.run()
+	x.ext.cur = nil
+	po.many = &manyPortal{serial: x.serial}
+	o := &x.ext.opening
+	o.po, o.tell, o.described, o.tail = po, !x.hide, false, o.tail[:0]
+	o.shards = append(o.shards[:0], po.Shards...)
+	for _, shard := range po.Shards {
+		p := x.find(shard)
+		p.unit.open = true
+		if err := x.bindOn(p, po, x.rowsFor(po, shard), hidden, times); err != nil {
+			o.tell = false
+			return err
+		}
 	}
+	return nil
+}
+
+// opened reads what the shards say to an opening portal and tells the client. The
+// shards may have been sent more behind the Binds. All are read, whichever fails.
+func (x *Exec) opened() error {
+	o := &x.ext.opening
+	if o.po == nil {
+		return nil
+	}
+	o.po = nil
+	var first error
+	var columns []byte
+	for _, shard := range o.shards {
+		p := x.find(shard)
+		if p == nil || p.conn.Broken() {
+			continue
+		}
+		p.conn.SetOut(pgwire.AppendFlush(p.conn.OutBuf()))
+		err := x.flush(p)
+		if err == nil {
+			err = x.hiddenAnswers(p, &columns)
+		}
+		if err != nil {
+			if Fatal(err) {
+				return err
+			}
+			if first == nil {
+				first = err
+			}
+		}
+	}
+	if first != nil {
+		x.Fail()
+		return first
+	}
+	if o.tell {
+		x.Client.SetOut(appendEmpty(x.Client.OutBuf(), pgwire.TypeBindComplete))
+	}
+	x.Client.Write(columns)
+	x.Client.Write(o.tail)
+	return nil
+}
+
+// hiddenAnswers reads the answers that p's unit expects. Those that are the
+// client's are added to keep.
+func (x *Exec) hiddenAnswers(p *part, keep *[]byte) error {
+	u := &p.unit
+	for u.pending() {
+		typ, msg, err := x.frame(p)
+		if err != nil {
+			return err
+		}
+		if p.skipErr != nil {
+			return x.beginFailed(p)
+		}
+		switch typ {
+		case pgwire.TypeParseComplete, pgwire.TypeBindComplete, pgwire.TypeCloseComplete, pgwire.TypeNoData,
+			pgwire.TypeRowDescription, pgwire.TypeCommandComplete, pgwire.TypeEmptyQueryResponse, pgwire.TypePortalSuspended:
+			if u.queue[u.head].what == relayed {
+				*keep = append(*keep, msg...)
+			}
+			u.queue[u.head].name = ""
+			u.head++
+		case pgwire.TypeNoticeResponse:
+			x.Client.Write(msg)
+		case pgwire.TypeErrorResponse:
+			failed := x.shardError(p, msg)
+			x.unitFailed(p)
+			return failed
+		}
+	}
+	return nil
+}
+
+// describeMany asks the first shard what a portal's rows are.
+func (x *Exec) describeMany(po *Portal) error {
+	if x.gone(po) {
+		return noPortal(po)
+	}
+	var p *part
+	if o := &x.ext.opening; o.po == po && !o.described && len(o.tail) == 0 {
+		p, o.described = x.find(po.Shards[0]), true
+	} else {
+		var err error
+		if p, err = x.need(po.Shards[0]); err != nil {
+			return err
+		}
+	}
+	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
+	p.unit.push(expectation{what: relayed})
+	return nil
+}
+
+// closeMany closes a portal on all its shards.
+func (x *Exec) closeMany(po *Portal) error {
+	if err := x.ExtFlush(); err != nil {
+		return err
+	}
+	for _, shard := range po.Shards {
+		if p := x.find(shard); p != nil && !x.gone(po) && !p.conn.Broken() {
+			p.unit.open = true
+			p.conn.SetOut(pgwire.AppendClose(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
+			p.unit.push(expectation{what: hidden})
+		}
+	}
+	x.ext.cur = nil
+	x.Client.SetOut(appendEmpty(x.Client.OutBuf(), pgwire.TypeCloseComplete))
+	return nil
+}
+
+// gone says whether the transaction that a portal lived in has ended.
+func (x *Exec) gone(po *Portal) bool { return po.many.serial != x.serial }
+
+func noPortal(po *Portal) error {
+	return pgerr.New(pgerr.InvalidCursorName, "portal %q does not exist", po.Name)
+}
+
+// executeMany runs a portal on several shards and merges their answers. With a row
+// limit, rows that are simply put together come from one shard after the other,
+// each of which is asked for what is still wanted.
+func (x *Exec) executeMany(po *Portal, maxRows int32) error {
+	pl := po.Stmt.Plan
+	if x.gone(po) {
+		return noPortal(po)
+	}
+	if x.ext.opening.po != po || len(x.ext.opening.tail) > 0 {
+		if err := x.ExtFlush(); err != nil {
+			return err
+		}
+	}
+	if !pl.Returns || maxRows < 0 {
+		maxRows = 0
+	}
+	x.op = pl.Operation
+	x.ext.cur = nil
+	x.LastShards = append(x.LastShards[:0], po.Shards...)
+	switch {
+	case po.many.held != nil:
+		if err := x.opened(); err != nil {
+			return err
+		}
+		return x.deal(po.many.held, maxRows)
+	case maxRows == 0:
+		return x.executeAll(po, nil)
+	case pl.Multi.Kind == plan.Concat && pl.Access < plan.Write:
+		return x.executeSome(po, maxRows)
+	}
+	h := &held{}
+	if err := x.executeAll(po, h); err != nil {
+		return err
+	}
+	return x.deal(h, maxRows)
+}
+
+// executeAll runs a portal to its end on all the shards that it has not been run to
+// its end on. The answer goes to the client, or to h.
+func (x *Exec) executeAll(po *Portal, h *held) error {
+	pl := po.Stmt.Plan
+	m := merger{x: x, plan: pl, formats: po.Results, hold: h}
+	for _, shard := range po.Shards[po.many.at:] {
+		p := x.find(shard)
+		m.parts = append(m.parts, p)
+		m.frags = append(m.frags, fragment{shard: shard, rows: x.rowsFor(po, shard)})
+		p.unit.open, p.unit.ran, p.owes = true, true, true
+		x.touch(pl, p)
+		out := pgwire.AppendExecute(p.conn.OutBuf(), po.Name, 0)
+		p.conn.SetOut(pgwire.AppendFlush(out))
+		if err := x.flush(p); err != nil {
+			x.executed(&m, err)
+			return err
+		}
+	}
+	m.failed = x.openedBefore(m.parts)
+	tag, err := m.run()
+	x.executed(&m, err)
+	if err != nil {
+		return err
+	}
+	verb := tagVerb(tag)
+	if pl.Returns {
+		// Executed once more it has no more rows.
+		po.many.held = &held{verb: verb}
+	}
+	if h == nil {
+		x.Client.SetOut(pgwire.AppendCommandComplete(x.Client.OutBuf(), tag))
+		return nil
+	}
+	h.verb, po.many.held = verb, h
+	return nil
+}
+
+// openedBefore reads what is due before the answers to Execute.
+func (x *Exec) openedBefore(parts []*part) error {
+	first := x.opened()
+	for _, p := range parts {
+		if p.conn.Broken() || p.unit.failed {
+			continue
+		}
+		// A Close of another portal may be among them.
+		if err := x.hiddenAnswers(p, nil); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// executed closes the books on an Execute over several shards.
+func (x *Exec) executed(m *merger, err error) {
 	for _, p := range m.parts {
 		x.observe(p, err != nil)
 		if err == nil {
-			p.unit.head, p.unit.queue = 0, p.unit.queue[:0]
-		} else {
-			x.unitFailed(p)
-			if p.owes && !x.hush(p) {
-				p.conn.Break() // or what it still says would reach the client
-			}
+			continue
+		}
+		x.unitFailed(p)
+		if p.owes && !x.hush(p) {
+			p.conn.Break() // or what it still says would reach the client
 		}
 	}
 	if err != nil {
 		x.Fail()
-		return err
 	}
-	x.Client.SetOut(pgwire.AppendCommandComplete(x.Client.OutBuf(), tag))
+}
+
+// executeSome passes on at most maxRows rows of a portal.
+func (x *Exec) executeSome(po *Portal, maxRows int32) error {
+	left := maxRows
+	for ; ; po.many.at++ {
+		p := x.find(po.Shards[po.many.at])
+		m := merger{x: x, plan: po.Stmt.Plan, parts: []*part{p}}
+		p.unit.open, p.unit.ran, p.owes = true, true, true
+		x.touch(po.Stmt.Plan, p)
+		out := pgwire.AppendExecute(p.conn.OutBuf(), po.Name, left)
+		p.conn.SetOut(pgwire.AppendFlush(out))
+		err := x.flush(p)
+		if err == nil {
+			err = x.openedBefore(m.parts)
+		}
+		if err == nil {
+			err = m.read(0, p, false)
+		}
+		x.executed(&m, err)
+		if err != nil {
+			return err
+		}
+		if left -= int32(m.rows); m.suspended {
+			x.Client.SetOut(appendEmpty(x.Client.OutBuf(), pgwire.TypePortalSuspended))
+			return nil
+		}
+		if po.many.at == len(po.Shards)-1 {
+			tag := tagVerb(m.tags[0]) + " " + strconv.Itoa(int(maxRows-left))
+			x.Client.SetOut(pgwire.AppendCommandComplete(x.Client.OutBuf(), tag))
+			return nil
+		}
+	}
+}
+
+// deal passes on at most maxRows rows of what is held, 0 for all.
+func (x *Exec) deal(h *held, maxRows int32) error {
+	n := 0
+	for ; len(h.rows) > 0 && (maxRows == 0 || n < int(maxRows)); n++ {
+		_, size, _ := pgwire.Frame(h.rows)
+		x.Client.Write(h.rows[:size])
+		h.rows = h.rows[size:]
+		if x.Client.Queued() > highWater {
+			if err := x.drainClient(); err != nil {
+				return err
+			}
+		}
+	}
+	if maxRows != 0 && n == int(maxRows) {
+		x.Client.SetOut(appendEmpty(x.Client.OutBuf(), pgwire.TypePortalSuspended))
+		return nil
+	}
+	x.Client.SetOut(pgwire.AppendCommandComplete(x.Client.OutBuf(), h.verb+" "+strconv.Itoa(n)))
 	return nil
 }
 
-// executeOn sends a portal's Bind and Execute to all its shards, which become
-// m's parts: all are bound before anything is sent.
-func (x *Exec) executeOn(m *merger, po *Portal) error {
-	pl := po.Stmt.Plan
-	for _, shard := range po.Shards {
-		if _, err := x.bind(shard); err != nil {
-			return err
-		}
+// tagVerb is a command tag without its row count.
+func tagVerb(tag string) string {
+	if cut := strings.LastIndexByte(tag, ' '); cut >= 0 {
+		return tag[:cut]
 	}
-	for _, shard := range po.Shards {
-		p := x.find(shard)
-		m.parts = append(m.parts, p)
-		m.frags = append(m.frags, fragment{shard: shard, rows: x.rowsFor(po, shard)})
-		p.unit.open, p.unit.ran = true, true
-		x.touch(pl, p)
-		if on := po.on; on != p {
-			if err := x.bindOn(p, po, m.frags[len(m.frags)-1].rows, hidden, po.times); err != nil {
-				return err
-			}
-			po.on = on
-		}
-		out := pgwire.AppendExecute(p.conn.OutBuf(), po.Name, 0)
-		p.conn.SetOut(pgwire.AppendFlush(out))
-		p.owes = true
-		if err := x.flush(p); err != nil {
-			return err
-		}
-	}
-	return nil
+	return tag
 }
 
 // DescribeTypes asks shard for a statement's parameter types, by itself: nothing

@@ -25,7 +25,14 @@ type merger struct {
 	// binary: result columns that the client asked for in binary (extended).
 	formats []int16
 
+	// hold takes the rows instead of the client; nil for the client.
+	hold *held
+	// failed is an error from before: answers are read and thrown away.
+	failed error
+
 	tags      []string
+	rows      int  // that were passed on
+	suspended bool // the last part has more: its row limit is reached
 	described bool
 	copyOut   bool
 	agg       *aggregator
@@ -38,8 +45,15 @@ func (m *merger) run() (tag string, err error) {
 	if m.plan.Multi.Kind == plan.Aggregate {
 		m.agg = newAggregator(m.plan.Multi.Columns, m.formats)
 	}
-	var first error
+	first := m.failed
+	if Fatal(first) {
+		return "", first
+	}
 	for i, p := range m.parts {
+		if first != nil && (p.unit.failed || p.conn.Broken()) {
+			p.owes = false // what it had to say has been read
+			continue
+		}
 		if err := m.read(i, p, first != nil); err != nil {
 			if Fatal(err) {
 				return "", err
@@ -93,6 +107,9 @@ func (m *merger) read(i int, p *part, drop bool) error {
 			if i == 0 || m.plan.Multi.Kind != plan.Same {
 				x.Client.Write(msg)
 			}
+		case pgwire.TypePortalSuspended:
+			p.owes, m.suspended = false, true
+			return failed
 		case pgwire.TypeCommandComplete:
 			m.tags = append(m.tags, string(msg[5:len(msg)-1]))
 			if !m.simple {
@@ -104,7 +121,7 @@ func (m *merger) read(i int, p *part, drop bool) error {
 				failed = x.shardError(p, msg)
 			}
 			if !m.simple {
-				p.unit.failed = true
+				x.unitFailed(p)
 				p.owes = false
 				return failed
 			}
@@ -158,7 +175,21 @@ func (m *merger) row(i int, msg []byte) error {
 		m.held[i] = append(m.held[i], append([]byte(nil), msg...))
 		return nil
 	}
-	m.x.Client.Write(msg)
+	return m.send(msg)
+}
+
+// send passes a row on.
+func (m *merger) send(msg []byte) error {
+	m.rows++
+	if m.hold == nil {
+		m.x.Client.Write(msg)
+		return nil
+	}
+	if len(m.hold.rows)+len(msg) > maxHeld {
+		return pgerr.New(pgerr.ProgramLimitExceeded, "the rows that a row limit holds back are more than %d bytes", maxHeld).
+			WithHint("Set the driver's fetch size to 0, or name one shard key.")
+	}
+	m.hold.rows = append(m.hold.rows, msg...)
 	return nil
 }
 
@@ -176,11 +207,13 @@ func (m *merger) finish() (string, error) {
 	x := m.x
 	switch {
 	case m.agg != nil:
-		row, err := m.agg.row(x.Client.OutBuf())
+		row, err := m.agg.row(nil)
+		if err == nil {
+			err = m.send(row)
+		}
 		if err != nil {
 			return "", err
 		}
-		x.Client.SetOut(row)
 		return "SELECT 1", nil
 	case m.held != nil:
 		if err := m.interleave(); err != nil {
@@ -214,7 +247,9 @@ func (m *merger) interleave() error {
 	for n := range total {
 		for i := range m.parts {
 			if k := next[i]; k < len(m.frags[i].rows) && m.frags[i].rows[k] == n {
-				m.x.Client.Write(m.held[i][k])
+				if err := m.send(m.held[i][k]); err != nil {
+					return err
+				}
 				next[i]++
 				break
 			}

@@ -145,6 +145,7 @@ func (x *Exec) unbindAll() {
 		x.release(p)
 	}
 	x.txn.parts = x.txn.parts[:0]
+	x.serial++
 }
 
 // EndImplicit ends a block that the client did not open, at the end of a simple
@@ -417,3 +418,6 @@ func (x *Exec) notice(severity, code, message string) {
 
 // Open says whether a block is open, the client's or a statement's.
 func (x *Exec) Open() bool { return x.txn.block }
+
+// Savepoints is how many savepoints stand in the block.
+func (x *Exec) Savepoints() int { return len(x.txn.saves) }

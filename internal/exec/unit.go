@@ -24,6 +24,7 @@ const (
 type unit struct {
 	open   bool // a Sync is owed
 	failed bool // the server skips to the next Sync
+	bound  bool // a portal was bound
 	ran    bool // something was executed
 	queue  []expectation
 	head   int
@@ -40,7 +41,7 @@ func (u *unit) push(e expectation) { u.queue = append(u.queue, e) }
 func (u *unit) pending() bool { return u.head < len(u.queue) }
 
 func (u *unit) reset() {
-	u.open, u.failed, u.ran, u.head, u.queue = false, false, false, 0, u.queue[:0]
+	u.open, u.failed, u.bound, u.ran, u.head, u.queue = false, false, false, false, 0, u.queue[:0]
 }
 
 // stop says where relay stops.

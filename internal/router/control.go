@@ -92,8 +92,23 @@ func (s *session) savepoint(c *plan.Control) error {
 	tag, err := s.x.Control(c)
 	if err == nil {
 		s.ddl.savepoint(c)
+		s.cutPortals(c)
 	}
 	return s.tagged(tag, err)
+}
+
+// cutPortals ends the portals that were bound behind the savepoint that is rolled
+// back to; those of one that is released belong to the level above.
+func (s *session) cutPortals(c *plan.Control) {
+	depth := s.x.Savepoints()
+	for name, po := range s.portals {
+		switch {
+		case c.Kind == plan.Release:
+			po.Depth = min(po.Depth, depth)
+		case c.Kind == plan.RollbackTo && po.Depth >= depth:
+			delete(s.portals, name)
+		}
+	}
 }
 
 // setSharding changes a setting of the router's own.

@@ -49,9 +49,7 @@ func (s *session) pipelineFailed(err error) error {
 		if exec.Fatal(e) {
 			return e
 		}
-		if e == exec.ErrReported {
-			err = e
-		}
+		err = e // it came first
 	}
 	s.x.Fail()
 	s.fail(err)
@@ -220,6 +218,7 @@ func (s *session) bind(body []byte) error {
 		s.portals[po.Name] = po
 	}
 	po.Reset(st)
+	po.Depth = s.x.Savepoints()
 	if st.Plan == nil {
 		return s.answer(pgwire.TypeBindComplete)
 	}
@@ -489,6 +488,11 @@ func (s *session) sync() error {
 			if err := s.pipelineFailed(err); err != nil {
 				return err
 			}
+		}
+	}
+	if !s.broken && s.x.Opening() {
+		if err := s.flushPipeline(); err != nil {
+			return err
 		}
 	}
 	failed := s.broken
