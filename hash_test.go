@@ -1,6 +1,7 @@
 package sharding
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -8,11 +9,14 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
 var update = flag.Bool("update", false, "write testdata/hash_vectors.json anew: only to ADD vectors, never to change one")
+
+var hashFunctions = []HashFunction{HashPostgres, HashMurmur3, HashXXHash64}
 
 const vectorsFile = "testdata/hash_vectors.json"
 
@@ -57,7 +61,7 @@ func TestHashVectors(t *testing.T) {
 		t.Errorf("%d vectors, want 200 or more", len(file.Vectors))
 	}
 	maps := map[HashFunction]*Map{}
-	for _, h := range []HashFunction{HashPostgres, HashMurmur3} {
+	for _, h := range hashFunctions {
 		m, err := NewMap(1, h, 256, file.Shards)
 		if err != nil {
 			t.Fatal(err)
@@ -86,7 +90,7 @@ func TestVectorsCoverTheirKeys(t *testing.T) {
 		seen[fmt.Sprint(v.Function, v.Types, v.Values)] = true
 	}
 	for _, key := range vectorKeys() {
-		for _, h := range []HashFunction{HashPostgres, HashMurmur3} {
+		for _, h := range hashFunctions {
 			v := newVector(h, key)
 			if !seen[fmt.Sprint(v.Function, v.Types, v.Values)] {
 				t.Errorf("no vector of %s for %v %q", h, v.Types, v.Values)
@@ -130,7 +134,7 @@ func writeVectors(t *testing.T) {
 		},
 		Shards: []ShardID{"shard-0", "shard-1", "shard-2", "shard-3"},
 	}
-	for _, h := range []HashFunction{HashPostgres, HashMurmur3} {
+	for _, h := range hashFunctions {
 		for _, key := range vectorKeys() {
 			file.Vectors = append(file.Vectors, newVector(h, key))
 		}
@@ -200,6 +204,19 @@ func TestMurmur3IsTheKnownFunction(t *testing.T) {
 	}
 }
 
+// TestXXHash64IsTheKnownFunction holds our use of the library against values
+// published for XXH64 with seed 0.
+func TestXXHash64IsTheKnownFunction(t *testing.T) {
+	for in, want := range map[string]uint64{"": 0xef46db3751d8e999, "a": 0xd24ec4f1a98c6e5b, "abc": 0x44bc2cf5ad770999} {
+		if got := HashXXHash64.Hash(Text(in)); got != want {
+			t.Errorf("hash of %q: %016x, want %016x", in, got, want)
+		}
+	}
+	if got, want := HashXXHash64.Hash(Int(7), Text("eu")), HashXXHash64.Hash(Text("\x00\x00\x00\x08\x00\x00\x00\x00\x00\x00\x00\x07\x00\x00\x00\x02eu")); got != want {
+		t.Errorf("composite %016x, want %016x", got, want)
+	}
+}
+
 // vectorKeys are the keys of the committed vectors: the edges of every type,
 // every length of tail that the hash functions treat apart, and composites.
 func vectorKeys() [][]Value {
@@ -223,7 +240,40 @@ func vectorKeys() [][]Value {
 		keys = append(keys, []Value{Text(s)})
 	}
 	keys = append(keys, uuidAndByteaKeys()...)
+	keys = append(keys, numericAndTimeKeys()...)
 	return append(keys, compositeKeys()...)
+}
+
+func numericAndTimeKeys() [][]Value {
+	var keys [][]Value
+	for typ, texts := range map[KeyType][]string{
+		KeyNumeric: {
+			"0", "1", "-1", "0.1", "-0.1", "0.0001", "0.00001", "9999", "10000", "10000.0001", "1.005", "1.01", "123456789.987654321",
+			"9223372036854775807", "18446744073709551616", "1e100", "1e-100", "NaN", "Infinity", "-Infinity",
+			"1234.5678", "12345678", "99999999999999999999999999999999999999.99999", "0.3333333333333333333333333333", strings.Repeat("7", 500),
+		},
+		KeyDate: {
+			"2000-01-01", "1999-12-31", "2000-02-29", "1970-01-01", "2024-12-31", "0001-01-01", "0001-12-31 BC", "4714-11-24 BC", "5874897-12-31", "infinity", "-infinity",
+		},
+		KeyTimestamp: {
+			"2000-01-01 00:00:00", "1999-12-31 23:59:59.999999", "2024-02-29 12:34:56.789", "4714-11-24 00:00:00 BC", "294276-12-31 23:59:59.999999", "infinity", "-infinity",
+		},
+		KeyTimestampTZ: {
+			"2000-01-01 00:00:00+00", "1970-01-01 00:00:00+00", "2024-02-29 12:34:56.789+05:30", "0044-03-15 12:00:00+00 BC", "infinity", "-infinity",
+		},
+	} {
+		for _, s := range texts {
+			v, err := ParseValue(typ, []byte(s))
+			if err != nil {
+				panic(err)
+			}
+			keys = append(keys, []Value{v})
+		}
+	}
+	slices.SortStableFunc(keys, func(a, b []Value) int { return cmp.Compare(a[0].typ, b[0].typ) })
+	n, d, ts := IntNumeric(5), Date(8766), TimestampTZ(757382400000000)
+	return append(keys, []Value{Int(7), d}, []Value{d, Int(7)}, []Value{n, Text("eu")}, []Value{Int(7), ts}, []Value{n, n}, []Value{special(numericNaN), Text("")},
+		[]Value{d, Timestamp(0), ts, n})
 }
 
 func uuidAndByteaKeys() [][]Value {
@@ -264,12 +314,13 @@ func compositeKeys() [][]Value {
 
 func TestIntegerKeyAllocatesNothing(t *testing.T) {
 	composite := []Value{Int(7), Text("eu"), UUID([16]byte{1}), Bytea([]byte{1, 2, 3})}
-	for _, h := range []HashFunction{HashPostgres, HashMurmur3} {
+	for _, h := range hashFunctions {
 		m, err := NewMap(1, h, 256, []ShardID{"a", "b", "c", "d"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		digits, n := []byte("1234567"), 0
+		number, moment := []byte("1234.50"), []byte("2024-12-31 23:59:59.5+01")
 		for name, f := range map[string]func(){
 			"integer": func() { n += m.ShardOf(Int(int64(n))) },
 			"integer from text": func() {
@@ -278,6 +329,20 @@ func TestIntegerKeyAllocatesNothing(t *testing.T) {
 					panic(err)
 				}
 				n += m.ShardOf(v)
+			},
+			"numeric from text": func() {
+				v, err := ParseValue(KeyNumeric, number)
+				if err != nil {
+					panic(err)
+				}
+				n += m.ShardOf(v.WithTypmod(10<<16 + 1 + 4))
+			},
+			"timestamptz from text": func() {
+				v, err := ParseValue(KeyTimestampTZ, moment)
+				if err != nil {
+					panic(err)
+				}
+				n += m.ShardOf(v.WithTypmod(0))
 			},
 			"text":           func() { n += m.ShardOf(TextBytes(digits)) },
 			"uuid":           func() { n += m.ShardOf(UUID([16]byte{byte(n)})) },
@@ -302,7 +367,7 @@ func TestSpread(t *testing.T) {
 		"numbered names":  func(i int) Value { return Text(fmt.Sprintf("customer-%d", i)) },
 		"serial uuids":    func(i int) Value { return UUID([16]byte{0: byte(i >> 16), 1: byte(i >> 8), 15: byte(i)}) },
 	}
-	for _, h := range []HashFunction{HashPostgres, HashMurmur3} {
+	for _, h := range hashFunctions {
 		for name, key := range kinds {
 			var count [256]int
 			for i := range 256000 {
@@ -344,7 +409,11 @@ func TestVnode(t *testing.T) {
 func BenchmarkShardOf(b *testing.B) {
 	text := TextBytes([]byte("customer-1234567"))
 	uuid := UUID([16]byte([]byte("0123456789abcdef")))
-	for _, h := range []HashFunction{HashPostgres, HashMurmur3} {
+	numeric, err := ParseValue(KeyNumeric, []byte("123456789.25"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, h := range hashFunctions {
 		m, err := NewMap(1, h, 256, []ShardID{"a", "b", "c", "d"})
 		if err != nil {
 			b.Fatal(err)
@@ -357,6 +426,8 @@ func BenchmarkShardOf(b *testing.B) {
 			{"integer", func() { n += int64(m.ShardOf(Int(n))) }},
 			{"text16", func() { n += int64(m.ShardOf(text)) }},
 			{"uuid", func() { n += int64(m.ShardOf(uuid)) }},
+			{"numeric", func() { n += int64(m.ShardOf(numeric)) }},
+			{"timestamptz", func() { n += int64(m.ShardOf(TimestampTZ(n))) }},
 			{"integer+text16", func() { n += int64(m.ShardOf(Int(n), text)) }},
 		} {
 			b.Run(h.String()+"/"+c.name, func(b *testing.B) {

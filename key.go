@@ -22,7 +22,33 @@ const (
 	KeyUUID
 	// KeyBytea is bytea.
 	KeyBytea
+	// KeyNumeric is numeric, of any precision and scale.
+	KeyNumeric
+	// KeyDate is date.
+	KeyDate
+	// KeyTimestamp is timestamp without time zone.
+	KeyTimestamp
+	// KeyTimestampTZ is timestamp with time zone.
+	KeyTimestampTZ
 )
+
+// keyTypes holds every KeyType, each at its own number less one.
+var keyTypes = [...]struct{ name, sql string }{
+	{"integer", "bigint"}, {"text", "text"}, {"uuid", "uuid"}, {"bytea", "bytea"}, {"numeric", "numeric"},
+	{"date", "date"}, {"timestamp", "timestamp"}, {"timestamptz", "timestamp with time zone"},
+}
+
+// Valid reports whether t is a key type: not the zero value, nor a number that
+// a newer release may use.
+func (t KeyType) Valid() bool { return t >= KeyInteger && int(t) <= len(keyTypes) }
+
+// sqlName is the type's name in PostgreSQL's messages.
+func (t KeyType) sqlName() string {
+	if !t.Valid() {
+		return t.String()
+	}
+	return keyTypes[t-1].sql
+}
 
 // OIDs of the types that can be keys, as in PostgreSQL's pg_type.dat. They are
 // below 16384 and so the same on every server.
@@ -33,29 +59,27 @@ const (
 	oidInt4    = 23
 	oidText    = 25
 	oidVarchar = 1043
+	oidDate    = 1082
+	oidTime    = 1114 // timestamp
+	oidTimeTZ  = 1184 // timestamptz
+	oidNumeric = 1700
 	oidUUID    = 2950
 )
 
 // String gives the family's name, which is also a PostgreSQL type of it:
-// "integer", "text", "uuid" or "bytea".
+// "integer", "text", "uuid", "bytea", "numeric", "date", "timestamp" or
+// "timestamptz".
 func (t KeyType) String() string {
-	switch t {
-	case KeyInteger:
-		return "integer"
-	case KeyText:
-		return "text"
-	case KeyUUID:
-		return "uuid"
-	case KeyBytea:
-		return "bytea"
+	if !t.Valid() {
+		return fmt.Sprintf("KeyType(%d)", uint8(t))
 	}
-	return fmt.Sprintf("KeyType(%d)", uint8(t))
+	return keyTypes[t-1].name
 }
 
 // MarshalText writes String's form; the zero value and other numbers that are
 // no key type are an error.
 func (t KeyType) MarshalText() ([]byte, error) {
-	if t < KeyInteger || t > KeyBytea {
+	if !t.Valid() {
 		return nil, fmt.Errorf("cannot write %s: no such key type", t)
 	}
 	return []byte(t.String()), nil
@@ -74,8 +98,7 @@ func (t *KeyType) UnmarshalText(b []byte) error {
 // ParseKeyType finds the family of a PostgreSQL type by its name, in any case:
 // the SQL names, the catalog's names (int8), the serials, with a length where
 // the type takes one (varchar(20)) and with or without pg_catalog in front.
-// Other types are an error that says why they cannot be keys, where there is
-// more to say than that they are not built yet.
+// Other types are an error that says why they cannot be keys.
 func ParseKeyType(name string) (KeyType, error) {
 	n := strings.ToLower(strings.Join(strings.Fields(name), " "))
 	n = strings.TrimPrefix(n, "pg_catalog.")
@@ -86,6 +109,12 @@ func ParseKeyType(name string) (KeyType, error) {
 	switch base {
 	case "varchar", "character varying":
 		return KeyText, nil
+	case "numeric", "decimal", "dec":
+		return KeyNumeric, nil
+	case "timestamp", "timestamp without time zone":
+		return KeyTimestamp, nil
+	case "timestamptz", "timestamp with time zone":
+		return KeyTimestampTZ, nil
 	}
 	if hasLength {
 		return 0, fmt.Errorf("type %q cannot be a shard key%s", name, whyNoKey(base))
@@ -100,25 +129,29 @@ func ParseKeyType(name string) (KeyType, error) {
 		return KeyUUID, nil
 	case "bytea":
 		return KeyBytea, nil
+	case "date":
+		return KeyDate, nil
 	}
 	return 0, fmt.Errorf("type %q cannot be a shard key%s", name, whyNoKey(base))
 }
 
-// cutTypeLength takes "(20)" off the end of a type's name.
+// cutTypeLength takes "(20)" out of a type's name: off its end, or from within
+// "timestamp(3) with time zone".
 func cutTypeLength(n string) (base string, hasLength, ok bool) {
-	open := strings.IndexByte(n, '(')
-	if open < 0 {
+	base, rest, found := strings.Cut(n, "(")
+	if !found {
 		return n, false, true
 	}
-	if !strings.HasSuffix(n, ")") {
+	length, rest, found := strings.Cut(rest, ")")
+	if base = strings.TrimSpace(base); !found || rest != "" && base != "timestamp" {
 		return "", false, false
 	}
-	for _, part := range strings.Split(n[open+1:len(n)-1], ",") {
-		if _, err := strconv.ParseUint(strings.TrimSpace(part), 10, 31); err != nil {
+	for _, part := range strings.Split(length, ",") {
+		if _, err := strconv.ParseInt(strings.TrimSpace(part), 10, 32); err != nil {
 			return "", false, false
 		}
 	}
-	return strings.TrimSpace(n[:open]), true, true
+	return strings.TrimSpace(base + rest), true, true
 }
 
 func whyNoKey(base string) string {
@@ -131,11 +164,10 @@ func whyNoKey(base string) string {
 		return ": values that differ in their bytes are equal; use text"
 	case "json", "jsonb", "interval":
 		return ": values that differ in their bytes are equal"
-	case "numeric", "decimal", "date", "timestamp", "timestamptz",
-		"timestamp without time zone", "timestamp with time zone":
-		return " yet: use an integer, text, varchar, uuid or bytea"
+	case "time", "timetz", "time with time zone", "time without time zone":
+		return ": a time of day says nothing of the day; use timestamp or timestamptz"
 	}
-	return ": use an integer, text, varchar, uuid or bytea"
+	return ": use an integer, text, varchar, uuid, bytea, numeric, date, timestamp or timestamptz"
 }
 
 // KeyTypeOfOID finds the family of a built-in PostgreSQL type by its OID; false
@@ -150,6 +182,14 @@ func KeyTypeOfOID(oid uint32) (KeyType, bool) {
 		return KeyUUID, true
 	case oidBytea:
 		return KeyBytea, true
+	case oidNumeric:
+		return KeyNumeric, true
+	case oidDate:
+		return KeyDate, true
+	case oidTime:
+		return KeyTimestamp, true
+	case oidTimeTZ:
+		return KeyTimestampTZ, true
 	}
 	return 0, false
 }
@@ -158,7 +198,8 @@ func KeyTypeOfOID(oid uint32) (KeyType, bool) {
 // client wrote it, equal keys are equal Values (also by ==, so a Value can be
 // the key of a Go map). The zero Value has no type and is no key.
 type Value struct {
-	// lo holds an integer; hi and lo a uuid, big-endian; str a text or bytea.
+	// lo holds an integer, a date or a timestamp; hi and lo a uuid, big-endian;
+	// str a text or bytea. All three hold a numeric (key_numeric.go).
 	lo, hi uint64
 	str    string
 	typ    KeyType
@@ -197,8 +238,25 @@ func (v Value) Clone() Value {
 	return v
 }
 
+// WithTypmod gives what a column of the value's type stores when the value is
+// assigned to it: rounded to the scale of numeric(p,s) or the precision of
+// timestamp(p), as PostgreSQL rounds; other types are left alone. typmod is
+// pg_attribute's, negative where the type has none. Whether a numeric fits the
+// column's precision is PostgreSQL's to say.
+func (v Value) WithTypmod(typmod int32) Value {
+	switch {
+	case typmod < 0:
+	case v.typ == KeyNumeric:
+		return v.roundNumeric(typmod)
+	case v.typ == KeyTimestamp || v.typ == KeyTimestampTZ:
+		return v.roundTime(typmod)
+	}
+	return v
+}
+
 // String writes the value in the form of PostgreSQL's output of its type
-// (bytea in hex), which ParseValue reads back to an equal Value.
+// (bytea in hex, times in ISO form and UTC, a numeric without zeros at its
+// end), which ParseValue reads back to an equal Value.
 func (v Value) String() string {
 	if v.typ == KeyText {
 		return v.str
@@ -223,18 +281,27 @@ func (v Value) AppendText(dst []byte) []byte {
 		return hex.AppendEncode(append(dst, '-'), b[10:])
 	case KeyBytea:
 		return hex.AppendEncode(append(dst, `\x`...), v.bytes())
+	case KeyNumeric:
+		return v.appendNumericText(dst)
+	case KeyDate, KeyTimestamp, KeyTimestampTZ:
+		return v.appendTimeText(dst)
 	}
 	return append(dst, "<no value>"...)
 }
 
 // AppendBinary appends the value in PostgreSQL's binary format: an integer as
-// int8. It is also what HashMurmur3 hashes.
+// int8, a numeric with no more digits behind the point than it needs. It is
+// also what HashMurmur3 and HashXXHash64 hash.
 func (v Value) AppendBinary(dst []byte) []byte { return v.appendEncoded(dst) }
 
 func (v *Value) appendEncoded(dst []byte) []byte {
 	switch v.typ {
-	case KeyInteger:
+	case KeyInteger, KeyTimestamp, KeyTimestampTZ:
 		return binary.BigEndian.AppendUint64(dst, v.lo)
+	case KeyDate:
+		return binary.BigEndian.AppendUint32(dst, uint32(v.lo))
+	case KeyNumeric:
+		return v.appendNumericBinary(dst)
 	case KeyUUID:
 		return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(dst, v.hi), v.lo)
 	}
@@ -245,8 +312,12 @@ func (v *Value) appendEncoded(dst []byte) []byte {
 // are below 1 GB, so that it fits 32 bits.
 func (v *Value) encodedLen() int {
 	switch v.typ {
-	case KeyInteger:
+	case KeyInteger, KeyTimestamp, KeyTimestampTZ:
 		return 8
+	case KeyDate:
+		return 4
+	case KeyNumeric:
+		return 8 + 2*v.numericCount()
 	case KeyUUID:
 		return 16
 	}

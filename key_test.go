@@ -143,12 +143,15 @@ func TestParseKeyType(t *testing.T) {
 		"integer": KeyInteger, "bigint": KeyInteger, "bigserial": KeyInteger, "pg_catalog.int8": KeyInteger,
 		"text": KeyText, "varchar": KeyText, "varchar(20)": KeyText, "character  varying (20)": KeyText, "Character Varying": KeyText,
 		"uuid": KeyUUID, "bytea": KeyBytea,
+		"numeric": KeyNumeric, "numeric(10,2)": KeyNumeric, "NUMERIC (10, -2)": KeyNumeric, "decimal": KeyNumeric, "date": KeyDate,
+		"timestamp": KeyTimestamp, "timestamp(3)": KeyTimestamp, "timestamp(3) without time zone": KeyTimestamp, "timestamp without time zone": KeyTimestamp,
+		"timestamptz": KeyTimestampTZ, "timestamptz(0)": KeyTimestampTZ, "timestamp (0) with time zone": KeyTimestampTZ, "timestamp with time zone": KeyTimestampTZ,
 	} {
 		if got, err := ParseKeyType(name); err != nil || got != want {
 			t.Errorf("ParseKeyType(%q) = %v, %v; want %v", name, got, err, want)
 		}
 	}
-	for _, name := range []string{"", "char", "char(4)", "citext", "float8", "numeric(10,2)", "timestamptz", "json", "int4(3)", "varchar(", "varchar(x)", "text(3)", "int4[]"} {
+	for _, name := range []string{"", "char", "char(4)", "citext", "float8", "date(3)", "time", "interval", "timestamp(3) with", "json", "int4(3)", "varchar(", "varchar(x)", "text(3)", "int4[]"} {
 		if got, err := ParseKeyType(name); err == nil {
 			t.Errorf("ParseKeyType(%q) = %v; want an error", name, got)
 		}
@@ -156,12 +159,12 @@ func TestParseKeyType(t *testing.T) {
 }
 
 func TestKeyTypeOfOID(t *testing.T) {
-	for oid, want := range map[uint32]KeyType{20: KeyInteger, 21: KeyInteger, 23: KeyInteger, 25: KeyText, 1043: KeyText, 2950: KeyUUID, 17: KeyBytea} {
+	for oid, want := range map[uint32]KeyType{20: KeyInteger, 21: KeyInteger, 23: KeyInteger, 25: KeyText, 1043: KeyText, 2950: KeyUUID, 17: KeyBytea, 1700: KeyNumeric, 1082: KeyDate, 1114: KeyTimestamp, 1184: KeyTimestampTZ} {
 		if got, ok := KeyTypeOfOID(oid); !ok || got != want {
 			t.Errorf("KeyTypeOfOID(%d) = %v, %v; want %v", oid, got, ok, want)
 		}
 	}
-	for _, oid := range []uint32{0, 16, 18, 19, 26, 701, 705, 1042, 1700, 16384} {
+	for _, oid := range []uint32{0, 16, 18, 19, 26, 701, 705, 1042, 1083, 1186, 1266, 16384} {
 		if got, ok := KeyTypeOfOID(oid); ok {
 			t.Errorf("KeyTypeOfOID(%d) = %v; want none", oid, got)
 		}
@@ -174,7 +177,7 @@ func TestTextForms(t *testing.T) {
 		K KeyType
 		T TableKind
 	}
-	for _, v := range []all{{HashPostgres, KeyInteger, Sharded}, {HashMurmur3, KeyText, Reference}, {HashMurmur3, KeyUUID, Global}, {0, KeyBytea, Global}} {
+	for _, v := range []all{{HashPostgres, KeyInteger, Sharded}, {HashMurmur3, KeyText, Reference}, {HashMurmur3, KeyUUID, Global}, {0, KeyBytea, Global}, {HashXXHash64, KeyNumeric, Global}, {0, KeyDate, Global}, {0, KeyTimestamp, Global}, {0, KeyTimestampTZ, Global}} {
 		b, err := json.Marshal(v)
 		if err != nil {
 			t.Fatal(err)
@@ -184,13 +187,13 @@ func TestTextForms(t *testing.T) {
 			t.Errorf("%s reads back as %+v, %v", b, back, err)
 		}
 	}
-	for _, v := range []any{HashFunction(9), KeyType(0), KeyType(9), TableKind(0), TableKind(9)} {
+	for _, v := range []any{HashFunction(9), KeyType(0), KeyType(99), TableKind(0), TableKind(9)} {
 		if b, err := json.Marshal(v); err == nil {
 			t.Errorf("%v marshals as %s", v, b)
 		}
 	}
-	if _, err := ParseHashFunction("xxhash64"); err == nil || !strings.Contains(err.Error(), "not supported yet") {
-		t.Errorf("xxhash64: %v", err)
+	if h, err := ParseHashFunction("XXHash64"); err != nil || h != HashXXHash64 {
+		t.Errorf("xxhash64: %v, %v", h, err)
 	}
 	if _, err := ParseHashFunction("md5"); err == nil {
 		t.Error("md5 is a hash function")
@@ -226,8 +229,8 @@ func TestClone(t *testing.T) {
 // FuzzParseValue: no input panics, and what is accepted comes back from both
 // of PostgreSQL's formats as the same key.
 func FuzzParseValue(f *testing.F) {
-	for _, s := range []string{"", " -12 ", "9223372036854775808", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "{a0eebc999c0b4ef8bb6d6bb9bd380a11}", `\xdead be`, `a\\\001`, "\xff", "é"} {
-		for typ := KeyType(0); typ <= KeyBytea; typ++ {
+	for _, s := range []string{"", " -12 ", "9223372036854775808", "-12.50e3", "1e-5", "0044-03-15 12:30:15.5-03:30 BC", "2024-02-29T23:59:59.9999999Z", "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "{a0eebc999c0b4ef8bb6d6bb9bd380a11}", `\xdead be`, `a\\\001`, "\xff", "é"} {
+		for typ := KeyType(0); typ <= KeyTimestampTZ; typ++ {
 			f.Add(uint8(typ), []byte(s))
 		}
 	}
@@ -251,7 +254,7 @@ func FuzzParseValue(f *testing.F) {
 		if err != nil || !binary.Equal(v) {
 			t.Fatalf("%q: %v, in binary %v, %v", in, v, binary, err)
 		}
-		for _, h := range []HashFunction{HashPostgres, HashMurmur3} {
+		for _, h := range hashFunctions {
 			if h.Hash(v) != h.Hash(binary) {
 				t.Fatalf("%s differs", h)
 			}

@@ -14,12 +14,14 @@ const (
 	codeOutOfRange       = "22003" // numeric_value_out_of_range
 	codeInvalidParameter = "22023" // invalid_parameter_value: bytea's hex digits
 	codeBadEncoding      = "22021" // character_not_in_repertoire
+	codeUnclear          = "0A000" // feature_not_supported: see Unclear
 )
 
 // ValueError says why bytes are no value of a key's type.
 type ValueError struct {
 	Type KeyType
-	// Code is the SQLSTATE that PostgreSQL gives for the same input.
+	// Code is the SQLSTATE that PostgreSQL gives for the same input; 0A000
+	// where PostgreSQL may well take it (Unclear).
 	Code string
 	// Message is in PostgreSQL's words where it has some.
 	Message string
@@ -30,6 +32,10 @@ func (e *ValueError) Error() string { return e.Message }
 // SQLState gives Code.
 func (e *ValueError) SQLState() string { return e.Code }
 
+// Unclear reports whether PostgreSQL may take the input as a value, which
+// depends on what cannot be known here: its settings, its release.
+func (e *ValueError) Unclear() bool { return e.Code == codeUnclear }
+
 // ParseValue reads a key from PostgreSQL's text input syntax of its family, as
 // PostgreSQL 15 reads it:
 //
@@ -39,6 +45,11 @@ func (e *ValueError) SQLState() string { return e.Code }
 //   - uuid with or without braces, in any case, with a hyphen after any group
 //     of four digits;
 //   - bytea in hex and in escape format;
+//   - numeric with a fraction and an exponent, NaN, and the infinities that
+//     PostgreSQL 14 added;
+//   - date, timestamp and timestamptz in ISO 8601 (2024-12-31 23:59:59.5+01, a T
+//     between, BC behind), infinity and -infinity: a timestamptz with its offset,
+//     a timestamp's offset and a date's time not counting, as in PostgreSQL;
 //   - text as it is.
 //
 // NUL and invalid UTF-8 are refused everywhere. A text Value aliases s (see
@@ -47,8 +58,13 @@ func ParseValue(t KeyType, s []byte) (Value, error) {
 	if t == KeyInteger {
 		return parseInt(s)
 	}
-	if t == KeyUUID {
+	switch t {
+	case KeyUUID:
 		return parseUUID(s)
+	case KeyNumeric:
+		return parseNumeric(s)
+	case KeyDate, KeyTimestamp, KeyTimestampTZ:
+		return parseTime(t, s)
 	}
 	if err := checkText(t, s); err != nil {
 		return Value{}, err
@@ -88,6 +104,10 @@ func DecodeBinary(t KeyType, typeOID uint32, b []byte) (Value, error) {
 		return TextBytes(b), nil
 	case KeyBytea:
 		return Bytea(b), nil
+	case KeyNumeric:
+		return decodeNumeric(b)
+	case KeyDate, KeyTimestamp, KeyTimestampTZ:
+		return decodeTime(t, b)
 	}
 	return Value{}, &ValueError{t, codeInvalidBinary, fmt.Sprintf("%s is no type of a shard key", t)}
 }
@@ -271,11 +291,7 @@ func badText(t KeyType, s []byte) error {
 	if err := checkText(t, s); err != nil {
 		return err
 	}
-	name := t.String()
-	if t == KeyInteger {
-		name = "bigint"
-	}
-	return &ValueError{t, codeInvalidText, fmt.Sprintf("invalid input syntax for type %s: \"%s\"", name, excerpt(s))}
+	return &ValueError{t, codeInvalidText, fmt.Sprintf("invalid input syntax for type %s: \"%s\"", t.sqlName(), excerpt(s))}
 }
 
 // excerpt keeps an error's text short, whatever the client sent.

@@ -36,6 +36,18 @@ func randomKey(r *rand.Rand, typ KeyType) Value {
 		return Int(int64(r.Uint64()) >> r.IntN(64))
 	case KeyUUID:
 		return Value{typ: KeyUUID, hi: r.Uint64(), lo: r.Uint64()}
+	case KeyNumeric:
+		v, err := ParseValue(KeyNumeric, []byte(randomNumeric(r)))
+		if err != nil {
+			panic(err)
+		}
+		return v
+	case KeyDate:
+		return Date(int32(r.IntN(endDate-minDate) + minDate))
+	case KeyTimestamp:
+		return Timestamp(int64(r.Uint64N(endTime-minTime)) + minTime)
+	case KeyTimestampTZ:
+		return TimestampTZ(int64(r.Uint64N(endTime-minTime)) + minTime)
 	case KeyBytea:
 		b := make([]byte, r.IntN(301))
 		for i := range b {
@@ -63,6 +75,20 @@ func edgeKeys(typ KeyType) []Value {
 		}
 	case KeyUUID:
 		keys = append(keys, UUID([16]byte{}))
+	case KeyNumeric:
+		for _, s := range []string{"0", "NaN", "inf", "-inf", "1e131071", "1e-16383", "-1", "10000", strings.Repeat("9", 999)} {
+			v, err := ParseValue(KeyNumeric, []byte(s))
+			if err != nil {
+				panic(err)
+			}
+			keys = append(keys, v)
+		}
+	case KeyDate:
+		keys = append(keys, Date(0), Date(-1), Date(dateInf), Date(dateNegInf), Date(minDate), Date(endDate-1))
+	case KeyTimestamp, KeyTimestampTZ:
+		for _, n := range []int64{0, -1, timeInf, timeNegInf, minTime, endTime - 1} {
+			keys = append(keys, Value{typ: typ, lo: uint64(n)})
+		}
 	case KeyText:
 		for n := range 301 {
 			keys = append(keys, Text(strings.Repeat("x", n)))
@@ -86,6 +112,11 @@ func TestPostgresHashesAgree(t *testing.T) {
 		KeyText:    "hashtextextended(v, seed)",
 		KeyUUID:    "uuid_hash_extended(v::uuid, seed)",
 		KeyBytea:   "hash_record_extended(ROW(v::bytea), seed)",
+		KeyNumeric: "hash_numeric_extended(v::numeric, seed)",
+		// By the operator class that hash partitions go by, whatever its function.
+		KeyDate:        "hash_record_extended(ROW(v::date), seed)",
+		KeyTimestamp:   "hash_record_extended(ROW(v::timestamp), seed)",
+		KeyTimestampTZ: "hash_record_extended(ROW(v::timestamptz), seed)",
 	} {
 		keys := edgeKeys(typ)
 		for len(keys) < 3000 {
@@ -144,11 +175,12 @@ func TestExpressionsAgree(t *testing.T) {
 	srv := pgtest.Shared(t)
 	conn := srv.Connect(t, srv.CreateDatabase(t))
 	ctx := bounded(t)
-	if _, err := conn.Exec(ctx, `CREATE TABLE k (n serial, s int2, i int4, "Big" int8, "order" text, v varchar(400), u uuid, b bytea)`); err != nil {
+	if _, err := conn.Exec(ctx, `CREATE TABLE k (n serial, s int2, i int4, "Big" int8, "order" text, v varchar(400), u uuid, b bytea, "N" numeric, d date, ts timestamp, tz timestamptz)`); err != nil {
 		t.Fatal(err)
 	}
 	r := rand.New(rand.NewPCG(3, 4))
-	columns := []KeyColumn{{"s", KeyInteger}, {"i", KeyInteger}, {"Big", KeyInteger}, {"order", KeyText}, {"v", KeyText}, {"u", KeyUUID}, {"b", KeyBytea}}
+	columns := []KeyColumn{{"s", KeyInteger}, {"i", KeyInteger}, {"Big", KeyInteger}, {"order", KeyText}, {"v", KeyText}, {"u", KeyUUID}, {"b", KeyBytea},
+		{"N", KeyNumeric}, {"d", KeyDate}, {"ts", KeyTimestamp}, {"tz", KeyTimestampTZ}}
 	rows := make([][]Value, 300)
 	for i := range rows {
 		args := make([]any, len(columns))
@@ -160,14 +192,17 @@ func TestExpressionsAgree(t *testing.T) {
 			if c.Name == "i" {
 				v = Int(int64(int32(v.lo)))
 			}
+			if typ := c.Type; typ >= KeyNumeric && i < len(edgeKeys(typ)) {
+				v = edgeKeys(typ)[i]
+			}
 			rows[i] = append(rows[i], v)
 			args[j] = v.String()
 		}
-		if _, err := conn.Exec(ctx, "INSERT INTO k (s, i, \"Big\", \"order\", v, u, b) VALUES ($1::text::int2, $2::text::int4, $3::text::int8, $4, $5, $6::text::uuid, $7::text::bytea)", args...); err != nil {
+		if _, err := conn.Exec(ctx, "INSERT INTO k (s, i, \"Big\", \"order\", v, u, b, \"N\", d, ts, tz) VALUES ($1::text::int2, $2::text::int4, $3::text::int8, $4, $5, $6::text::uuid, $7::text::bytea, $8::text::numeric, $9::text::date, $10::text::timestamp, $11::text::timestamptz)", args...); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, pick := range [][]int{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {2, 3}, {3, 2}, {5, 6}, {6, 5, 4, 3}, {0, 1, 2, 3, 4, 5, 6}} {
+	for _, pick := range [][]int{{0}, {1}, {2}, {3}, {4}, {5}, {6}, {2, 3}, {3, 2}, {5, 6}, {6, 5, 4, 3}, {0, 1, 2, 3, 4, 5, 6}, {7}, {8}, {9}, {10}, {8, 2}, {10, 9, 8, 7, 3}} {
 		var key []KeyColumn
 		for _, c := range pick {
 			key = append(key, columns[c])

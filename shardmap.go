@@ -111,7 +111,7 @@ func emptyMap(epoch int64, h HashFunction, vnodeCount int, shards []ShardID) (*M
 	if epoch < 1 {
 		errs = append(errs, fmt.Errorf("epoch %d is below 1", epoch))
 	}
-	if h > HashMurmur3 {
+	if !h.Valid() {
 		errs = append(errs, fmt.Errorf("%s is no hash function", h))
 	}
 	if !ValidVnodeCount(vnodeCount) {

@@ -96,7 +96,7 @@ func TestMapJSONRefuses(t *testing.T) {
 	for _, change := range [][2]string{
 		{`"epoch":2`, `"epoch":-2`},
 		{`"epoch":2`, `"epoch":2,"pins":[]`},
-		{`"postgres"`, `"xxhash64"`},
+		{`"postgres"`, `"md5"`},
 		{`"hash_function":"postgres",`, ``},
 		{`:16,`, `:17,`},
 		{`0-7`, `0-8`},

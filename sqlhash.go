@@ -23,6 +23,18 @@ func HashExpression(alias string, key []KeyColumn) string {
 		switch c.Type {
 		case KeyInteger:
 			expr = fmt.Sprintf("pg_catalog.hashint8extended(%s, %s)", column, expr)
+		case KeyNumeric:
+			expr = fmt.Sprintf("pg_catalog.hash_numeric_extended(%s, %s)", column, expr)
+		case KeyDate:
+			// A date is an int4 inside; SQL shows it as days since some other date,
+			// which the infinities have none.
+			expr = fmt.Sprintf("pg_catalog.hashint4extended(CASE %[1]s WHEN DATE 'infinity' THEN 2147483647 WHEN DATE '-infinity' THEN -2147483648 "+
+				"ELSE %[1]s OPERATOR(pg_catalog.-) DATE '2000-01-01' END, %[2]s)", column, expr)
+		case KeyTimestamp:
+			expr = fmt.Sprintf("pg_catalog.timestamp_hash_extended(%s, %s)", column, expr)
+		case KeyTimestampTZ:
+			// In UTC both types have the same number inside.
+			expr = fmt.Sprintf("pg_catalog.timestamp_hash_extended(pg_catalog.timezone('UTC', %s), %s)", column, expr)
 		case KeyUUID:
 			expr = fmt.Sprintf("pg_catalog.uuid_hash_extended(%s, %s)", column, expr)
 		case KeyBytea:

@@ -136,7 +136,7 @@ func (t Table) checkKey() error {
 		if err := checkIdentifier(c.Name); err != nil {
 			return err
 		}
-		if c.Type < KeyInteger || c.Type > KeyBytea {
+		if !c.Type.Valid() {
 			return fmt.Errorf("column %q has no type", c.Name)
 		}
 		if seen[c.Name] {
