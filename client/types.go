@@ -110,8 +110,8 @@ type EndpointHealth struct {
 	LastError           string     `json:"last_error,omitempty"`
 }
 
-// KeyColumn is one column of a shard key. Type is the family: "integer",
-// "text", "uuid" or "bytea".
+// KeyColumn is one column of a shard key. Type is the family: "integer", "text",
+// "uuid", "bytea", "numeric", "date", "timestamp" or "timestamptz".
 type KeyColumn struct {
 	Name string `json:"name"`
 	Type string `json:"type"`

@@ -84,7 +84,7 @@ func (a *app) devCommand() *cobra.Command {
 	f.IntVar(&o.ShardBasePort, "shard-base-port", o.ShardBasePort, "first `PORT` of the PostgreSQL servers")
 	f.StringVar(&o.PGBin, "pg-bin", "", "`DIR` of PostgreSQL's binaries (found by itself)")
 	f.StringVar(&o.PGUser, "pg-user", "", "`USER` that PostgreSQL runs as when started by root (postgres)")
-	f.StringVar(&hash, "hash", o.Hash.String(), "hash `FUNCTION` of the keyspace: postgres or murmur3")
+	f.StringVar(&hash, "hash", o.Hash.String(), "hash `FUNCTION` of the keyspace: postgres, murmur3 or xxhash64")
 	f.IntVar(&o.VnodeCount, "vnodes", o.VnodeCount, "`COUNT` of vnodes of the keyspace")
 	f.StringVar(&o.LogLevel, "log-level", "warn", "`LEVEL` of the log on standard error: debug, info, warn, error")
 	f.BoolVar(&o.InsecureTrust, "insecure-trust", false, "ask no client and no server for a password (benchmarks only)")

@@ -43,7 +43,7 @@ func (a *app) keyspaceCreate() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringArrayVar(&shards, "shard", nil, "a shard as `[ID=]HOST:PORT`; once for each, the first is the home shard")
-	f.StringVar(&n.Hash, "hash", "", "hash `FUNCTION`: postgres or murmur3 (the manager's default)")
+	f.StringVar(&n.Hash, "hash", "", "hash `FUNCTION`: postgres, murmur3 or xxhash64 (the manager's default)")
 	f.IntVar(&n.VnodeCount, "vnodes", 0, "`COUNT` of vnodes, a power of two from 16 to 65536 (the manager's default)")
 	f.StringVar(&n.Owner, "owner", "", "the `USER` that owns the databases")
 	f.StringVar(&n.Locale, "locale", "", "`LOCALE` of the databases (the first server's default)")

@@ -127,7 +127,7 @@ func planTable(k *catalog.KeyspaceSnapshot, n client.NewTable) (t sharding.Table
 func planKey(n client.NewTable) ([]sharding.KeyColumn, error) {
 	types := []string{"bigint"}
 	if n.Type != "" {
-		types = strings.Split(n.Type, ",")
+		types = splitTypes(n.Type)
 	}
 	if len(types) != 1 && len(types) != len(n.Key) {
 		return nil, invalid("type: %d types for %d key columns", len(types), len(n.Key))
@@ -141,6 +141,20 @@ func planKey(n client.NewTable) ([]sharding.KeyColumn, error) {
 		key = append(key, sharding.KeyColumn{Name: strings.TrimSpace(column), Type: typ})
 	}
 	return key, nil
+}
+
+// splitTypes cuts a list of types at its commas, but not numeric(10,2).
+func splitTypes(s string) []string {
+	depth := 0
+	return strings.FieldsFunc(s, func(r rune) bool {
+		switch r {
+		case '(':
+			depth++
+		case ')':
+			depth--
+		}
+		return r == ',' && depth == 0
+	})
 }
 
 // addTable declares a table. One that exists must be empty on every shard; it

@@ -98,7 +98,7 @@ var (
 		"Create a new table with the key that is wanted and copy the rows."}
 	KeyDefinition = Refusal{"SH0026",
 		"a shard key that the table cannot have",
-		"Use one or more columns of integer, text, varchar, uuid or bytea type: WITH (sharding.key = 'customer_id')."}
+		"Use one or more columns of integer, text, varchar, uuid, bytea, numeric, date, timestamp or timestamptz type: WITH (sharding.key = 'customer_id')."}
 	TemporaryTable = Refusal{"SH0027",
 		"this use of a temporary table in a keyspace with sharded tables",
 		"A temporary table is on the home shard: fill it from global and reference tables or by INSERT ... VALUES and COPY, and keep it apart from sharded tables."}

@@ -209,6 +209,8 @@ func (s *Source) assign(v sharding.Value) (sharding.Value, bool, error) {
 			break
 		}
 		return truncate(v, int(s.Typmod)-typmodHeader)
+	case oidNumeric, oidTimestamp, oidTimestampTZ:
+		return v.WithTypmod(s.Typmod), false, nil
 	}
 	return v, false, nil
 }
@@ -252,10 +254,28 @@ func (s *Source) literal(a *Args) (sharding.Value, error) {
 		}
 		return s.parse(text)
 	}
-	if s.Type != sharding.KeyInteger {
-		return sharding.Value{}, errNoValue
+	switch s.Type {
+	case sharding.KeyInteger:
+		return number(text, l.Negative)
+	case sharding.KeyNumeric:
+		return s.numeric(text, l.Negative)
 	}
-	return number(text, l.Negative)
+	return sharding.Value{}, errNoValue
+}
+
+// numeric reads a numeric literal as a numeric: exactly, whatever its size.
+func (s *Source) numeric(text string, negative bool) (sharding.Value, error) {
+	if newerInteger(text) {
+		v, err := number(text, negative)
+		if err != nil {
+			return v, errUnclear(s.Type, text)
+		}
+		return sharding.IntNumeric(integer(v)), nil
+	}
+	if negative {
+		text = "-" + text
+	}
+	return s.parse(text)
 }
 
 // unescape decodes a literal that is not its own text.
@@ -313,12 +333,38 @@ func (s *Source) parse(text string) (sharding.Value, error) {
 	if err == nil {
 		return v, nil
 	}
-	// PostgreSQL 16 reads more forms of integers than the router does.
-	if s.Type == sharding.KeyInteger && newerInteger(text) {
-		return v, pgerr.New(pgerr.InvalidTextRepresentation, "invalid input syntax for a shard key of an integer type: %q", clip(text)).
+	// PostgreSQL 16 reads more forms of numbers than the router does.
+	if (s.Type == sharding.KeyInteger || s.Type == sharding.KeyNumeric) && newerInteger(text) {
+		return v, pgerr.New(pgerr.InvalidTextRepresentation, "invalid input syntax for a shard key of %s type: %q", article(s.Type), clip(text)).
 			WithHint("Write the key in decimal digits.")
 	}
+	var bad *sharding.ValueError
+	if errors.As(err, &bad) && bad.Unclear() {
+		return v, errUnclear(s.Type, text)
+	}
 	return v, errNoValue
+}
+
+func article(t sharding.KeyType) string {
+	if t == sharding.KeyInteger {
+		return "an integer"
+	}
+	return "a numeric"
+}
+
+// errUnclear refuses a text that PostgreSQL may take, as which value the router
+// does not know: it must not be sent to whichever shard.
+func errUnclear(t sharding.KeyType, text string) error {
+	e := pgerr.IndeterminateKey.New("the shard key (%s) cannot be told from %q", t, clip(text))
+	switch t {
+	case sharding.KeyDate:
+		return e.WithHint("Write it in ISO form: '2024-12-31'.")
+	case sharding.KeyTimestamp:
+		return e.WithHint("Write it in ISO form: '2024-12-31 23:59:59.999'.")
+	case sharding.KeyTimestampTZ:
+		return e.WithHint("Write it in ISO form with its offset from UTC: '2024-12-31 23:59:59.999+00'.")
+	}
+	return e.WithHint("Write it in decimal digits, with at most 16383 behind the point.")
 }
 
 // newerInteger says whether a text may be an integer in a form that PostgreSQL
@@ -388,6 +434,10 @@ const (
 	oidUnknown = 705
 	oidVarchar = 1043
 	oidUUID    = 2950
+
+	oidTimestamp   = 1114
+	oidTimestampTZ = 1184
+	oidNumeric     = 1700
 )
 
 // typmodHeader is what varchar(n) adds to n in its typmod.

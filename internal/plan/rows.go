@@ -197,17 +197,17 @@ func (n *NowEdit) text(t *Times) string {
 // Shard is the shard of one row of a COPY FROM, given its key fields as text
 // without escapes (nil is NULL); -1 where PostgreSQL will refuse the value,
 // which any shard then reports.
-func (c *CopyPlan) Shard(key [][]byte, m *sharding.Map) (int, error) {
+func (c *CopyPlan) Shard(key [][]byte, m *sharding.Map) (int, error) { return c.ShardOf(key, 0, m) }
+
+// ShardOf is Shard for fields in a format: 0 text, 1 binary.
+func (c *CopyPlan) ShardOf(key [][]byte, format int16, m *sharding.Map) (int, error) {
 	var room [maxKeyColumns]sharding.Value
 	vals := room[:0]
 	for i := range c.Key {
 		if key[i] == nil {
 			return 0, errNullKey()
 		}
-		v, err := c.Key[i].parse(unsafe.String(unsafe.SliceData(key[i]), len(key[i])))
-		if err == nil {
-			v, _, err = c.Key[i].assign(v)
-		}
+		v, err := c.Key[i].Field(format, key[i])
 		if err == errNoValue {
 			return -1, nil
 		}
@@ -217,4 +217,19 @@ func (c *CopyPlan) Shard(key [][]byte, m *sharding.Map) (int, error) {
 		vals = append(vals, v)
 	}
 	return m.ShardOf(vals...), nil
+}
+
+// Field reads what a column of the source's type is given, in text (format 0)
+// or binary (1), as the value that the column then holds. The value may alias b.
+// errNoValue says that PostgreSQL will refuse it.
+func (s *Source) Field(format int16, b []byte) (v sharding.Value, err error) {
+	if format == 1 {
+		if v, err = sharding.DecodeBinary(s.Type, s.Column, b); err != nil {
+			return v, errNoValue
+		}
+	} else if v, err = s.parse(unsafe.String(unsafe.SliceData(b), len(b))); err != nil {
+		return v, err
+	}
+	v, _, err = s.assign(v)
+	return v, err
 }

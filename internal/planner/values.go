@@ -95,7 +95,7 @@ func (p *planner) constant(c *pg.A_Const, t sharding.KeyType) (plan.Source, bool
 		text = strconv.Itoa(int(v.Ival.GetIval()))
 	case *pg.A_Const_Fval:
 		text = v.Fval.GetFval()
-		if _, err := strconv.ParseInt(text, 10, 64); err != nil {
+		if _, err := strconv.ParseInt(text, 10, 64); err != nil && t != sharding.KeyNumeric {
 			return s, false // numeric
 		}
 	case *pg.A_Const_Sval:
@@ -103,7 +103,7 @@ func (p *planner) constant(c *pg.A_Const, t sharding.KeyType) (plan.Source, bool
 	default:
 		return s, false
 	}
-	if !isString && t != sharding.KeyInteger {
+	if !isString && t != sharding.KeyInteger && t != sharding.KeyNumeric {
 		return s, false
 	}
 	i, where := p.literalAt(c.GetLocation())
@@ -196,10 +196,12 @@ func castType(t *pg.TypeName) (uint32, bool) {
 // that the grammar gives them.
 var builtinTypes = map[string]uint32{
 	"int2": 21, "int4": 23, "int8": 20, "text": 25, "varchar": 1043, "uuid": 2950, "bytea": 17,
+	"numeric": 1700, "date": 1082, "timestamp": 1114, "timestamptz": 1184,
 }
 
 // arrayTypes are the array types of the whitelist and their elements.
-var arrayTypes = map[uint32]uint32{1005: 21, 1007: 23, 1016: 20, 1009: 25, 1015: 1043, 2951: 2950, 1001: 17}
+var arrayTypes = map[uint32]uint32{1005: 21, 1007: 23, 1016: 20, 1009: 25, 1015: 1043, 2951: 2950, 1001: 17,
+	1231: 1700, 1182: 1082, 1115: 1114, 1185: 1184}
 
 // arrayOf is the array type of a whitelisted type.
 func arrayOf(elem uint32) uint32 {
