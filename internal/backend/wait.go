@@ -66,17 +66,26 @@ func (p *Pool) newWaiter(t *loop.Task) *waiter {
 	return w
 }
 
-var errTimeout = errors.New("backend: no connection came free in time")
+var (
+	errTimeout   = errors.New("backend: no connection came free in time")
+	errCancelled = pgerr.New(pgerr.QueryCanceled, "canceling statement due to user request")
+)
 
 // await waits until w has been served. An error says that it never will be.
 func (ep *endpoint) await(w *waiter, deadline time.Time) error {
+	w.task.Interruptible(true)
+	defer w.task.Interruptible(false)
 	for !ep.isDone(w) {
 		cause, err := w.task.Wait(deadline)
-		if err == nil && cause&loop.CauseDeadline == 0 || ep.isDone(w) || !ep.abandon(w) {
+		late := cause&loop.CauseDeadline != 0
+		if err == nil && !late && !w.task.Interrupted() || ep.isDone(w) || !ep.abandon(w) {
 			continue
 		}
-		if err != nil {
+		switch {
+		case err != nil:
 			return err // the router stops
+		case w.task.Interrupted():
+			return errCancelled
 		}
 		return errTimeout
 	}

@@ -53,6 +53,8 @@ type Task struct {
 	expired    bool
 	background bool
 
+	interruptible, interrupted bool
+
 	home   atomic.Pointer[Loop] // loop, for other goroutines
 	ringed atomic.Bool          // a WakeFromAnywhere is on its way
 }
@@ -247,6 +249,21 @@ func (t *Task) ring() {
 		t.Wake()
 	})
 }
+
+// Interruptible says that from now on, until it is called with false, the task waits for something that Interrupt is to
+// end. Whoever waits asks Interrupted when a Wait returns.
+func (t *Task) Interruptible(on bool) { t.interruptible, t.interrupted = on, false }
+
+// Interrupt wakes a task that is interruptible; others it leaves alone. It is for the task's own loop, as Wake is.
+func (t *Task) Interrupt() {
+	if t.interruptible {
+		t.interrupted = true
+		t.Wake()
+	}
+}
+
+// Interrupted says whether Interrupt was called since the task became interruptible.
+func (t *Task) Interrupted() bool { return t.interrupted }
 
 // Background says that the task serves others (a pool's housekeeping) and that Shutdown need not wait for its end.
 func (t *Task) Background() {

@@ -83,14 +83,19 @@ func (s *session) beginDDL(p *plan.Plan, a *plan.Args) (*plan.Plan, error) {
 		return p, nil
 	}
 	var err error
+	ctx, cancel := context.WithTimeout(s.r.ctx, lockWait)
+	defer cancel()
+	cancelled := false
+	s.interrupt = func() { cancelled = true; cancel() } // on the loop, while the session waits
 	s.t.Do(func() {
-		ctx, cancel := context.WithTimeout(s.r.ctx, lockWait)
-		defer cancel()
 		holder := fmt.Sprintf("%s/%s/%x", s.r.opts.ID, s.user, s.identity)
 		if s.ddl.lock, err = s.r.opts.Catalog.LockKeyspace(ctx, s.database, holder); err == nil {
 			err = s.ks.refreshNow(ctx)
 		}
 	})
+	if s.interrupt = nil; cancelled && err != nil {
+		return nil, pgerr.New(pgerr.QueryCanceled, "canceling statement due to user request").WithCause(err)
+	}
 	if errors.Is(err, catalog.ErrUnavailable) {
 		return nil, pgerr.New(pgerr.CannotConnectNow, "cannot change the schema now: the catalog (etcd) does not answer").
 			WithHint("Nothing was changed. Reads and writes go on meanwhile; run the statement again when the catalog is back.").WithCause(err)

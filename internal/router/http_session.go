@@ -3,7 +3,6 @@ package router
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -144,7 +143,7 @@ func (p *virtualPool) pop(key virtualKey) *virtual {
 	for n := len(p.idle[key]); n > 0; n-- {
 		v := p.idle[key][n-1]
 		p.idle[key] = p.idle[key][:n-1]
-		if _, ok := p.r.sessions.Load(v.identity()); ok && !v.conn.IsClosed() {
+		if v.session() != nil && !v.conn.IsClosed() {
 			p.busy[v] = struct{}{}
 			return v
 		}
@@ -230,24 +229,17 @@ func (v *virtual) clean(ctx context.Context) (clean bool, err error) {
 	return clean, err
 }
 
-// identity is the session's own, as BackendKeyData told it (cancelKey).
-func (v *virtual) identity() uint64 {
-	secret := v.conn.SecretKey()
-	if len(secret) != 4 {
-		return 0
-	}
-	return uint64(v.conn.PID())<<32 | uint64(binary.BigEndian.Uint32(secret))
-}
+// session is the session itself, as BackendKeyData told of it; nil when it has ended.
+func (v *virtual) session() *session { return v.r.session(v.conn.PID(), v.conn.SecretKey()) }
 
 var errSessionGone = errors.New("the session has ended")
 
 // look runs fn with the session, on its loop.
 func (v *virtual) look(ctx context.Context, fn func(*session)) error {
-	found, ok := v.r.sessions.Load(v.identity())
-	if !ok {
+	s := v.session()
+	if s == nil {
 		return errSessionGone
 	}
-	s := found.(*session)
 	done := make(chan bool, 1)
 	posted := s.home.Load().Post(func() { // a pipe's session stays on its loop
 		if !s.closed {

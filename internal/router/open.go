@@ -109,7 +109,7 @@ func (r *Router) virtual(t *loop.Task, c *loop.Conn, cred *backend.Credentials, 
 	}
 	c.Consume(len(raw))
 	c.SetOut(pgwire.AppendAuthenticationOK(c.OutBuf()))
-	s, err := r.open(t, c, cred, keyspace, params)
+	s, err := r.open(t, c, cred, keyspace, params, h.version)
 	if err != nil {
 		h.refuse(err)
 		return

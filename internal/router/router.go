@@ -122,8 +122,10 @@ type Router struct {
 	mu        sync.Mutex // guards keyspaces
 	keyspaces map[string]*keyspace
 
-	sessions sync.Map // identity (uint64) -> *session
-	loops    sync.Map // loop id -> *loopState, each for its loop only
+	sessions sync.Map      // process id (uint32) -> *session
+	entered  atomic.Uint64 // sessions, for their process ids
+	cancels  chan struct{} // clients' cancel requests under way
+	loops    sync.Map      // loop id -> *loopState, each for its loop only
 
 	http     *httpServer
 	httpDown sync.Once
@@ -135,7 +137,7 @@ type Router struct {
 // catalog can be read, and goes on with what it knows when the catalog is away.
 func New(o Options) (*Router, error) {
 	o.withDefaults()
-	r := &Router{opts: o, log: o.Logger, boot: randomHex(6), keyspaces: map[string]*keyspace{}}
+	r := &Router{opts: o, log: o.Logger, boot: randomHex(6), keyspaces: map[string]*keyspace{}, cancels: make(chan struct{}, maxCancels)}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	var err error
 	if r.view, err = o.Catalog.Watch(r.ctx); err != nil {
@@ -227,9 +229,9 @@ func (r *Router) follow() {
 }
 
 func (r *Router) register() *catalog.Registration {
-	addrs := map[string]string{"postgres": r.pgAddr.String()}
+	addrs := map[string]string{"postgres": advertised(r.pgAddr)}
 	if a := r.HTTPAddr(); a != nil {
-		addrs["http"] = a.String()
+		addrs["http"] = advertised(a)
 	}
 	reg, err := r.opts.Catalog.RegisterRouter(r.ctx, catalog.Router{
 		ID: r.opts.ID, Boot: r.boot, Addresses: addrs, Release: r.opts.Version, StartedAt: time.Now().UTC(),

@@ -28,13 +28,16 @@ type session struct {
 	// home is the loop that the session lives on, for other goroutines.
 	home atomic.Pointer[loop.Loop]
 
-	user     string
-	database string
-	identity uint64 // in the registry of sessions, for cancel requests
-	started  time.Time
-	quiet    bool // a virtual session of the HTTP side
-	closed   bool
-	cut      bool // in the middle of a message to the client
+	user      string
+	database  string
+	identity  uint64 // tells it from all others, in names of locks
+	pid       uint32 // with secret, what BackendKeyData told its client
+	secret    []byte
+	interrupt func() // ends what the session waits for beside the loop; nil: nothing
+	started   time.Time
+	quiet     bool // a virtual session of the HTTP side
+	closed    bool
+	cut       bool // in the middle of a message to the client
 	// described: Describe has told the columns of what runs now.
 	described bool
 	// defaultPath is the search_path of a session that has SET none.

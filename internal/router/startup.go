@@ -30,8 +30,7 @@ func (r *Router) accept(t *loop.Task, c *loop.Conn) {
 
 // serve runs a session that has been let in, to its end.
 func (r *Router) serve(s *session) {
-	r.sessions.Store(s.identity, s)
-	defer r.sessions.Delete(s.identity)
+	defer r.sessions.Delete(s.pid)
 	defer r.clients.Add(-1)
 	err := s.guard(s.serve)
 	if err != nil {
@@ -101,7 +100,7 @@ func (h *handshake) run() (*session, error) {
 				return nil, err
 			}
 		case pgwire.StartupCancel:
-			h.r.cancel(su.PID, su.Secret)
+			h.cancelled(su.PID, su.Secret)
 			return nil, nil
 		default:
 			params := map[string]string{}
@@ -276,11 +275,11 @@ func (h *handshake) connect(params map[string]string) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.r.open(h.t, h.c, cred, database, params)
+	return h.r.open(h.t, h.c, cred, database, params, h.version)
 }
 
 // open makes a session for an authenticated role and greets its client.
-func (r *Router) open(t *loop.Task, c *loop.Conn, cred *backend.Credentials, database string, params map[string]string) (*session, error) {
+func (r *Router) open(t *loop.Task, c *loop.Conn, cred *backend.Credentials, database string, params map[string]string, version uint32) (*session, error) {
 	ks, err := r.keyspace(t, database)
 	if err != nil {
 		return nil, err
@@ -299,6 +298,7 @@ func (r *Router) open(t *loop.Task, c *loop.Conn, cred *backend.Credentials, dat
 		s.x.Close()
 		return nil, err
 	}
+	r.enter(s, version)
 	s.greet(told)
 	return s, nil
 }
@@ -319,9 +319,8 @@ func (s *session) greet(told map[string]string) {
 	}
 	s.x.Told = told
 	s.defaultPath = s.learnedPath(told)
-	pid, secret := s.cancelKey()
-	s.x.PID = pid
-	out = pgwire.AppendBackendKeyData(out, pid, secret)
+	s.x.PID = s.pid
+	out = pgwire.AppendBackendKeyData(out, s.pid, s.secret)
 	s.c.SetOut(pgwire.AppendReadyForQuery(out, pgwire.TxIdle))
 }
 
