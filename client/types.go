@@ -8,8 +8,8 @@ import (
 // Keyspace is one logical database.
 type Keyspace struct {
 	Name string `json:"name"`
-	// Hash is "postgres" or "murmur3", VnodeCount a power of two from 16 to
-	// 65536; both are fixed when the keyspace is made.
+	// Hash is "postgres", "murmur3" or "xxhash64", VnodeCount a power of two
+	// from 16 to 65536; both are fixed when the keyspace is made.
 	Hash       string `json:"hash"`
 	VnodeCount int    `json:"vnode_count"`
 	HomeShard  string `json:"home_shard"`
@@ -17,7 +17,10 @@ type Keyspace struct {
 	Owner string `json:"owner,omitempty"`
 	// TwoPhaseCommit is "required" or "off".
 	TwoPhaseCommit string `json:"two_phase_commit"`
-	SchemaVersion  int64  `json:"schema_version"`
+	// DefaultKey is the column by which every new table that has it is sharded
+	// where its CREATE TABLE says nothing else; empty for none.
+	DefaultKey    string `json:"default_key,omitempty"`
+	SchemaVersion int64  `json:"schema_version"`
 	// State is "creating", "active" or "dropping".
 	State string `json:"state"`
 	// Epoch is the shard map's version.
@@ -34,6 +37,7 @@ type NewKeyspace struct {
 	VnodeCount     int    `json:"vnode_count,omitempty"`
 	Owner          string `json:"owner,omitempty"`
 	TwoPhaseCommit string `json:"two_phase_commit,omitempty"`
+	DefaultKey     string `json:"default_key,omitempty"`
 	// Locale is the collation and character classification of the databases;
 	// empty takes the first shard server's default.
 	Locale string `json:"locale,omitempty"`

@@ -48,6 +48,7 @@ func (a *app) keyspaceCreate() *cobra.Command {
 	f.StringVar(&n.Owner, "owner", "", "the `USER` that owns the databases")
 	f.StringVar(&n.Locale, "locale", "", "`LOCALE` of the databases (the first server's default)")
 	f.StringVar(&n.TwoPhaseCommit, "two-phase-commit", "", "`required` or off")
+	f.StringVar(&n.DefaultKey, "default-key", "", "a `COLUMN`: every new table that has it is sharded by it")
 	f.BoolVar(&dryRun, "dry-run", false, "only say what would be made")
 	return c
 }
@@ -110,6 +111,9 @@ func drawKeyspace(t *table, k client.Keyspace) {
 	t.row("home shard", k.HomeShard)
 	t.row("owner", orDash(k.Owner))
 	t.row("two-phase commit", k.TwoPhaseCommit)
+	if k.DefaultKey != "" {
+		t.row("default key", k.DefaultKey)
+	}
 	t.row("epoch", k.Epoch)
 	t.row("schema version", k.SchemaVersion)
 }

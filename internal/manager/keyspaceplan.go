@@ -24,7 +24,7 @@ var reservedDatabases = []string{"postgres", "template0", "template1"}
 func (s *Server) planKeyspace(n client.NewKeyspace) (catalog.Keyspace, *sharding.Map, []catalog.Shard, error) {
 	k := catalog.Keyspace{
 		Name: n.Name, Hash: s.defaults.Hash, VnodeCount: s.defaults.VnodeCount, TwoPhaseCommit: s.defaults.TwoPhaseCommit,
-		Owner: n.Owner, State: catalog.KeyspaceCreating,
+		Owner: n.Owner, DefaultKey: n.DefaultKey, State: catalog.KeyspaceCreating,
 	}
 	fails := func(err error) (catalog.Keyspace, *sharding.Map, []catalog.Shard, error) {
 		return k, nil, nil, err

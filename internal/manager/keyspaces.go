@@ -52,7 +52,7 @@ func (s *Server) keyspace(c *call, name string) (*catalog.KeyspaceSnapshot, erro
 func showKeyspace(k *catalog.KeyspaceSnapshot) client.Keyspace {
 	out := client.Keyspace{
 		Name: k.Name, Hash: k.Hash.String(), VnodeCount: k.VnodeCount, HomeShard: string(k.HomeShard), Owner: k.Owner,
-		TwoPhaseCommit: k.TwoPhaseCommit, SchemaVersion: k.SchemaVersion, State: k.State, Shards: []string{},
+		TwoPhaseCommit: k.TwoPhaseCommit, DefaultKey: k.DefaultKey, SchemaVersion: k.SchemaVersion, State: k.State, Shards: []string{},
 		CreatedAt: k.CreatedAt, Version: k.Version,
 	}
 	if k.Map != nil {

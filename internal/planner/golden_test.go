@@ -56,13 +56,15 @@ func with(in Input, sql string) Input {
 	return in
 }
 
-// options reads a case's "@" lines: homeonly, plain (no sharded table), types
+// options reads a case's "@" lines: homeonly, defaultkey COLUMN, plain (no sharded table), types
 // 20,25, temp NAME, path a,b.
 func options(t *testing.T, in Input, line string) Input {
 	word, rest, _ := strings.Cut(strings.TrimPrefix(line, "@"), " ")
 	switch word {
 	case "homeonly":
 		in.Keyspace.HomeOnly = true
+	case "defaultkey":
+		in.Keyspace.DefaultKey = rest
 	case "plain":
 		in.Keyspace.Tables = nil
 	case "types":

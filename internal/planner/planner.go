@@ -55,6 +55,9 @@ type Keyspace struct {
 	// HomeOnly says that the keyspace has one shard: every statement passes. It
 	// is an input, so it belongs into the plan cache's key.
 	HomeOnly bool
+	// DefaultKey, unless empty, is the column by which a new table that has it is
+	// sharded where nothing else is said.
+	DefaultKey string
 }
 
 // sharded says whether any table has rows outside the home shard.

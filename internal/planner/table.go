@@ -20,6 +20,8 @@ type definition struct {
 	name plan.Name
 	decl sharding.Table
 	cols []defColumn
+	// byDefault: the key is the keyspace's default_key.
+	byDefault bool
 }
 
 // defColumn is a column of a definition.
@@ -31,8 +33,8 @@ type defColumn struct {
 }
 
 // createTable plans CREATE TABLE: the table's kind comes from its WITH options,
-// from what the operator declared beforehand, or from its parent; it is global
-// otherwise.
+// from what the operator declared beforehand, from its parent, or from the
+// keyspace's default key; it is global otherwise.
 func (p *planner) createTable(s *pg.CreateStmt) error {
 	p.p.Command = "CREATE TABLE"
 	rv := s.GetRelation()
@@ -53,14 +55,14 @@ func (p *planner) createTable(s *pg.CreateStmt) error {
 		return err
 	}
 	if err := d.kind(options, parent); err != nil {
-		return err
+		return d.blame(err)
 	}
 	p.cutOptions(options, len(s.GetOptions()))
 	if err := d.checkKey(); err != nil {
-		return err
+		return d.blame(err)
 	}
 	if err := d.constraints(s); err != nil {
-		return err
+		return d.blame(err)
 	}
 	if err := p.checkExpressions(s); err != nil {
 		return err
@@ -226,8 +228,9 @@ func (d *definition) kind(options []shardingOption, parent *sharding.Table) erro
 	if len(options) == 0 {
 		if known {
 			d.decl = declared
+			return nil
 		}
-		return nil
+		return d.defaultKey()
 	}
 	if err := d.options(options); err != nil {
 		return err

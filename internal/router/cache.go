@@ -151,7 +151,7 @@ func (s *session) makePlan(sql string, types []uint32) (p *plan.Plan, cacheable 
 		in := planner.Input{
 			SQL: sql, Lex: &s.lex, SearchPath: s.path, Role: s.user, Schema: sch, ParamTypes: types,
 			TempTables: s.temporaries(),
-			Keyspace:   planner.Keyspace{Name: s.database, Tables: s.ddl.tables(st), HomeOnly: len(st.place.Shards) == 1},
+			Keyspace:   planner.Keyspace{Name: s.database, Tables: s.ddl.tables(st), HomeOnly: len(st.place.Shards) == 1, DefaultKey: st.defaultKey},
 		}
 		s.maybeBeside(len(sql), func() {
 			out, err = planner.Plan(in)

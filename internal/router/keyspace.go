@@ -33,6 +33,8 @@ type state struct {
 	// home is the catalog's entry of the home shard, for the router's own
 	// connections.
 	home catalog.Shard
+	// defaultKey is the column that shards new tables; empty for none.
+	defaultKey string
 }
 
 // keyspace is one keyspace as a router knows it.
@@ -112,7 +114,7 @@ func (k *keyspace) update(ctx context.Context, snap *catalog.Snapshot) error {
 	if old != nil && old.place == place && old.schema.Version == entry.SchemaVersion {
 		return nil
 	}
-	n := &state{place: place, home: home}
+	n := &state{place: place, home: home, defaultKey: entry.DefaultKey}
 	if old != nil && old.schema.Version >= entry.SchemaVersion {
 		n.schema, n.tables = old.schema, old.tables
 	} else {
