@@ -10,6 +10,7 @@ package exec
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -96,7 +97,9 @@ type Exec struct {
 	Recorder Recorder
 
 	Settings Settings
-	// Told is what ParameterStatus last told the client.
+	// Commons is of the loop that the session lives on.
+	Commons *Commons
+	// Told is what ParameterStatus last told the client. It may be shared: it is replaced, not changed.
 	Told map[string]string
 	// LastShards are the shards (indexes into Place.Shards) that the last
 	// statement ran on.
@@ -109,7 +112,6 @@ type Exec struct {
 	pools   []*backend.Pool // by shard, for Place
 	place   *Place          // that pools is for
 
-	free     []*part // for reuse
 	shbuf    []int
 	split    plan.RowSplit
 	cursors  map[string]cursor
@@ -208,7 +210,7 @@ func (x *Exec) acquire(shard int) (*part, error) {
 		}
 		return nil, err
 	}
-	p := x.newPart()
+	p := x.Commons.part()
 	p.shard, p.conn = shard, c
 	if c.Generation != x.generation && x.start != nil {
 		x.keepStart(c)
@@ -225,16 +227,6 @@ func (x *Exec) ensureSettings(p *part) error {
 		x.release(p)
 	}
 	return err
-}
-
-func (x *Exec) newPart() *part {
-	if n := len(x.free); n > 0 {
-		p := x.free[n-1]
-		x.free = x.free[:n-1]
-		*p = part{unit: unit{queue: p.unit.queue[:0]}}
-		return p
-	}
-	return &part{}
 }
 
 // release gives a part's connection back to its pool.
@@ -258,7 +250,7 @@ func (x *Exec) release(p *part) {
 	}
 	p.conn.Release()
 	p.conn = nil
-	x.free = append(x.free, p)
+	x.Commons.spare(p)
 }
 
 // lostShard is the error for a connection that ended under a statement.
@@ -350,7 +342,9 @@ func (x *Exec) tell(name, value string) bool {
 	if have, ok := x.Told[name]; ok && have == value || x.Told == nil {
 		return false
 	}
-	x.Told[name] = value
+	told := maps.Clone(x.Told)
+	told[name] = value
+	x.Told = told
 	return true
 }
 

@@ -63,7 +63,7 @@ func (x *Exec) keepPinned(p *part) bool {
 	pin.began, pin.wrote = false, false
 	x.pinned = append(x.pinned, &pin)
 	p.conn = nil
-	x.free = append(x.free, p)
+	x.Commons.spare(p)
 	return true
 }
 

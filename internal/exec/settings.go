@@ -31,16 +31,6 @@ type setting struct {
 	local       bool
 }
 
-// NewSettings starts with those of the startup packet.
-func NewSettings(startup map[string]string) Settings {
-	s := Settings{base: startup, now: maps.Clone(startup)}
-	if s.now == nil {
-		s.now = map[string]string{}
-	}
-	s.rekey()
-	return s
-}
-
 // Key is equal for equal settings, SET LOCAL ones included: what a statement's
 // meaning may depend on.
 func (s *Settings) Key() string { return s.env }
@@ -56,7 +46,9 @@ func (s *Settings) Get(name string) (string, bool) {
 
 // set changes a setting; unset returns it to its startup value, or to the server's.
 func (s *Settings) set(name, value string) {
-	s.now = maps.Clone(s.now)
+	if s.now = maps.Clone(s.now); s.now == nil {
+		s.now = map[string]string{}
+	}
 	s.now[name] = value
 	s.dropLocal(name)
 	s.rekey()

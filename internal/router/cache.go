@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/sharding-system/sharding/internal/exec"
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/plan"
 	"github.com/sharding-system/sharding/internal/planner"
@@ -19,6 +20,8 @@ type loopState struct {
 	caches map[*keyspace]*planCache
 	shared map[string]string // text, types and environment -> name of the shared prepared statement
 	next   uint64
+	// commons are what the sessions' executors share.
+	commons exec.Commons
 	// metrics is nil where nothing is measured.
 	metrics *telemetry.Loop
 	counters

@@ -17,9 +17,10 @@ import (
 func (s *session) init(cred *backend.Credentials, startup map[string]string) {
 	s.x = &exec.Exec{
 		T: s.t, Client: s.c, Opts: &s.r.exec, Role: cred.User, Cred: cred,
-		Place: s.ks.state.Load().place, Settings: exec.NewSettings(startup),
+		Place: s.ks.state.Load().place,
 	}
 	s.settle()
+	s.x.Settings = s.x.Commons.Settings(startup)
 	s.stmts, s.portals = map[string]*exec.Stmt{}, map[string]*exec.Portal{}
 }
 
@@ -27,6 +28,7 @@ func (s *session) init(cred *backend.Credentials, startup map[string]string) {
 func (s *session) settle() {
 	s.ls = s.r.loopState(s.t.Loop())
 	s.home.Store(s.t.Loop())
+	s.x.Commons = &s.ls.commons
 	if s.ls.metrics != nil {
 		s.x.Recorder = s.ls.metrics
 	}
