@@ -65,6 +65,19 @@ var languages = []language{
 			{name: "gorm", args: []string{"gorm"}, lacks: []string{"copy", "notify"}},
 		},
 	},
+	{
+		name: "python",
+		prepare: func(string) error {
+			return aptInstall("python3", "python3-psycopg2", "python3-psycopg", "python3-psycopg-pool", "python3-asyncpg", "python3-sqlalchemy", "python3-django")
+		},
+		// Debian's own interpreter: another one does not have Debian's packages.
+		command: func(_ string, d driver) []string { return append([]string{"/usr/bin/python3", "-B"}, d.args...) },
+		drivers: []driver{
+			{name: "psycopg2", args: []string{"dbapi.py", "psycopg2"}},
+			{name: "psycopg3", args: []string{"dbapi.py", "psycopg"}},
+			{name: "asyncpg", args: []string{"asyncpg_.py"}},
+		},
+	},
 }
 
 // packages installs Debian's packages where a command is missing.
