@@ -78,6 +78,20 @@ var languages = []language{
 			{name: "asyncpg", args: []string{"asyncpg_.py"}},
 		},
 	},
+	{
+		name: "node",
+		prepare: func(string) error {
+			if err := packages("npm", "nodejs", "npm"); err != nil {
+				return err
+			}
+			return output(here("node"), nil, "npm", "ci", "--no-audit", "--no-fund", "--prefer-offline")
+		},
+		command: func(_ string, d driver) []string { return append([]string{"node"}, d.args...) },
+		drivers: []driver{
+			{name: "node-pg", args: []string{"pg.mjs"}, lacks: []string{"batch"}},
+			{name: "postgres.js", args: []string{"postgres.mjs"}},
+		},
+	},
 }
 
 // packages installs Debian's packages where a command is missing.
