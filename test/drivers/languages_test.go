@@ -92,7 +92,30 @@ var languages = []language{
 			{name: "postgres.js", args: []string{"postgres.mjs"}},
 		},
 	},
+	{
+		name: "java",
+		prepare: func(build string) error {
+			if err := packages("javac", "default-jdk-headless"); err != nil {
+				return err
+			}
+			if err := aptInstall("libpostgresql-jdbc-java"); err != nil {
+				return err
+			}
+			return output(here("java"), nil, "javac", "-encoding", "UTF-8", "-cp", pgjdbc, "-d", build, "Checks.java")
+		},
+		command: func(build string, d driver) []string {
+			return append([]string{"java", "-cp", build + ":" + pgjdbc, "Checks"}, d.args...)
+		},
+		drivers: []driver{
+			{name: "pgjdbc-prepared", args: []string{"1"}, lacks: []string{"pool"}},
+			{name: "pgjdbc-unprepared", args: []string{"0"}, lacks: []string{"pool"}},
+			{name: "pgjdbc-binary", args: []string{"-1"}, lacks: []string{"pool"}},
+		},
+	},
 }
+
+// pgjdbc is where Debian's package puts the driver.
+const pgjdbc = "/usr/share/java/postgresql.jar"
 
 // packages installs Debian's packages where a command is missing.
 func packages(command string, names ...string) error {
