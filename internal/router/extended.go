@@ -113,7 +113,10 @@ func (s *session) endsBlock(sql string) bool {
 func (s *session) newStatement(name, sql string, oids []uint32, rest []byte) (*exec.Stmt, error) {
 	st := &exec.Stmt{ID: s.r.stmtIDs.Add(1), Name: name, SQL: sql, OIDs: oids, Rest: rest}
 	if err := s.planStatement(st); err != nil {
-		return nil, err
+		if !s.planLater(err) {
+			return nil, err
+		}
+		st.Plan = &plan.Plan{Action: plan.DDL}
 	}
 	if name != "" {
 		st.Shared = s.ls.sharedName(st, s.env+s.x.Settings.Key()+s.schemaKey(st)+s.temporaryKey())
