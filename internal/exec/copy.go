@@ -62,18 +62,16 @@ func copyFormat(c *plan.CopyPlan) (copydata.Format, error) {
 func (x *Exec) copyRows(p *plan.Plan, a *plan.Args, shards []int) (string, error) {
 	c := copier{x: x, plan: p.Copy}
 	if !p.Copy.Reference {
-		f, err := copyFormat(p.Copy)
-		if err != nil {
+		if err := c.cut(); err != nil {
 			return "", err
 		}
-		c.split = copydata.NewSplitter(f, p.Copy.KeyFields, p.Copy.Columns)
 	}
 	for _, s := range shards {
 		part, err := x.bind(s)
 		if err != nil {
 			return "", err
 		}
-		part.wrote = true
+		part.wrote, part.headerSeen = true, false
 		queueQuery(part.conn, x.text(p, a, nil, nil))
 		part.owes = true
 		if err := x.flush(part); err != nil {
@@ -100,7 +98,30 @@ type copier struct {
 	x     *Exec
 	plan  *plan.CopyPlan
 	parts []*part
-	split *copydata.Splitter
+	split splitter // nil: every row goes to every shard
+	// format of the rows' fields: 0 text, 1 binary.
+	format int16
+}
+
+// splitter cuts the client's rows, in whichever format they are.
+type splitter interface {
+	Feed(p []byte, row copydata.RowFunc) error
+	Close(row copydata.RowFunc) error
+}
+
+// cut makes the splitter.
+func (c *copier) cut() error {
+	if c.plan.Options.Format == "binary" {
+		c.format = 1
+		c.split = copydata.NewBinary(c.plan.Table.Name, c.plan.KeyFields, c.plan.Columns, copydata.DefaultMaxRow)
+		return nil
+	}
+	f, err := copyFormat(c.plan)
+	if err != nil {
+		return err
+	}
+	c.split = copydata.NewSplitter(f, c.plan.KeyFields, c.plan.Columns)
+	return nil
 }
 
 // begin reads every shard's CopyInResponse and passes the first on.
@@ -153,6 +174,10 @@ func (c *copier) deal() error {
 			if err == nil {
 				x.Client.Consume(len(msg))
 				for _, p := range c.parts {
+					if c.binary() {
+						c.head(p)
+						p.rows = append(p.rows, copydata.BinaryTrailer...)
+					}
 					c.push(p)
 				}
 				return c.end(pgwire.AppendCopyDone(nil))
@@ -199,7 +224,7 @@ func (c *copier) row(raw []byte, key [][]byte) error {
 		}
 		return nil
 	}
-	shard, err := c.plan.Shard(key, c.x.Place.Map)
+	shard, err := c.plan.ShardOf(key, c.format, c.x.Place.Map)
 	if err != nil {
 		return err
 	}
@@ -207,10 +232,24 @@ func (c *copier) row(raw []byte, key [][]byte) error {
 		shard = 0 // PostgreSQL will refuse the value, on whichever shard
 	}
 	p := c.parts[shard]
+	if c.binary() {
+		c.head(p)
+	}
 	if p.rows = append(p.rows, raw...); len(p.rows) >= copyChunk {
 		c.push(p)
 	}
 	return nil
+}
+
+// binary says whether every shard's stream needs a header and a trailer of its own.
+func (c *copier) binary() bool { return c.format == 1 }
+
+// head begins p's stream.
+func (c *copier) head(p *part) {
+	if !p.headerSeen {
+		p.headerSeen = true
+		p.rows = append(p.rows, copydata.BinaryHeader...)
+	}
 }
 
 func (c *copier) push(p *part) {

@@ -152,7 +152,7 @@ type part struct {
 	skipZ      int  // answers of injected Queries to be swallowed, counted by their ReadyForQuery
 	skipErr    *pgerr.Error
 	owes       bool      // an answer is due of which nothing, or not all, has been read
-	headerSeen bool      // COPY TO: this part's header line is past
+	headerSeen bool      // COPY TO: this part's header is past; COPY FROM: it is sent
 	rows       []byte    // COPY FROM: rows for the next CopyData
 	tainted    bool      // clean before another session may have it
 	cancelled  time.Time // when a cancel request was last sent for it

@@ -35,6 +35,7 @@ type merger struct {
 	suspended bool // the last part has more: its row limit is reached
 	described bool
 	copyOut   bool
+	headed    bool // COPY TO in binary: the header has been passed on
 	agg       *aggregator
 	held      [][][]byte // InOrder: rows of each part
 }
@@ -193,15 +194,6 @@ func (m *merger) send(msg []byte) error {
 	return nil
 }
 
-func (m *merger) copyRow(i int, p *part, msg []byte) error {
-	if i > 0 && m.plan.Copy != nil && m.plan.Copy.Options.Header && !p.headerSeen {
-		p.headerSeen = true
-		return nil
-	}
-	m.x.Client.Write(msg)
-	return nil
-}
-
 // finish sends what was held back and makes the tag.
 func (m *merger) finish() (string, error) {
 	x := m.x
@@ -220,6 +212,7 @@ func (m *merger) finish() (string, error) {
 			return "", err
 		}
 	case m.copyOut:
+		m.endCopy()
 		x.Client.SetOut(appendEmpty(x.Client.OutBuf(), pgwire.TypeCopyDone))
 	}
 	if m.plan.Multi.Kind == plan.Same {

@@ -261,7 +261,7 @@ func (x *Exec) scatter(p *plan.Plan, a *plan.Args, shards []int) (tag string, er
 	for i, part := range parts {
 		x.touch(p, part)
 		queueQuery(part.conn, x.text(p, a, frags[i].rows, times))
-		part.owes = true
+		part.owes, part.headerSeen = true, false
 		if err := x.flush(part); err != nil {
 			return "", err
 		}

@@ -104,7 +104,7 @@ var (
 		"A temporary table is on the home shard: fill it from global and reference tables or by INSERT ... VALUES and COPY, and keep it apart from sharded tables."}
 	CopyForm = Refusal{"SH0028",
 		"this form of COPY",
-		"Use COPY ... FROM STDIN or TO STDOUT in text or CSV format, with every shard key column in the column list."}
+		"Use COPY ... FROM STDIN or TO STDOUT, with every shard key column in the column list."}
 	ServerCommand = Refusal{"SH0029",
 		"a command for a whole server",
 		"Use shardctl, or run it on each shard as its administrator."}

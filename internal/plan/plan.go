@@ -269,7 +269,7 @@ type CopyPlan struct {
 
 // CopyOptions are the options of COPY that change how rows are cut.
 type CopyOptions struct {
-	Format                                     string // "text", "csv"; binary is refused over several shards
+	Format                                     string // "text", "csv", "binary"
 	Delimiter                                  string
 	Null                                       string
 	Quote                                      string

@@ -19,18 +19,18 @@ func (p *planner) copyStatement(s *pg.CopyStmt) error {
 	}
 	c := &plan.CopyPlan{From: s.GetIsFrom()}
 	p.p.Copy = c
-	binary := copyOptions(&c.Options, s.GetOptions())
+	copyOptions(&c.Options, s.GetOptions())
 	if s.GetIsFrom() {
-		return p.copyFrom(s, c, binary)
+		return p.copyFrom(s, c)
 	}
-	return p.copyTo(s, c, binary)
+	return p.copyTo(s, c)
 }
 
 // copyTo plans COPY TO STDOUT: rows of several shards stand one after another.
-func (p *planner) copyTo(s *pg.CopyStmt, c *plan.CopyPlan, binary bool) error {
+func (p *planner) copyTo(s *pg.CopyStmt, c *plan.CopyPlan) error {
 	p.p.Access = plan.Read
 	if q := s.GetQuery(); q != nil {
-		return p.copyQuery(q, c, binary)
+		return p.copyQuery(q, c)
 	}
 	t, err := p.resolve(s.GetRelation())
 	if err != nil {
@@ -41,22 +41,11 @@ func (p *planner) copyTo(s *pg.CopyStmt, c *plan.CopyPlan, binary bool) error {
 	if err := p.route(); err != nil {
 		return err
 	}
-	p.p.Multi = p.copyMerge(c, binary)
+	p.p.Multi = plan.Merge{Kind: plan.Concat}
 	return p.settle()
 }
 
-// copyMerge is how COPY TO puts several shards' rows together.
-func (p *planner) copyMerge(c *plan.CopyPlan, binary bool) plan.Merge {
-	switch {
-	case binary:
-		return plan.Merge{Kind: plan.Refuse, Reason: p.refuse(pgerr.CopyForm, -1, "COPY in binary format over several shards")}
-	case c.Options.Header:
-		return plan.Merge{Kind: plan.Concat} // one header: the executor keeps the first shard's
-	}
-	return plan.Merge{Kind: plan.Concat}
-}
-
-func (p *planner) copyQuery(n *pg.Node, c *plan.CopyPlan, binary bool) error {
+func (p *planner) copyQuery(n *pg.Node, c *plan.CopyPlan) error {
 	q := n.GetSelectStmt()
 	if q == nil {
 		return p.copyWrite(n)
@@ -73,7 +62,7 @@ func (p *planner) copyQuery(n *pg.Node, c *plan.CopyPlan, binary bool) error {
 	if refusal == nil && merge.Kind == plan.Aggregate {
 		refusal = p.refuse(pgerr.CrossShardAggregate, -1, "COPY of an aggregate over several shards")
 	}
-	p.many(p.copyMerge(c, binary), refusal)
+	p.many(plan.Merge{Kind: plan.Concat}, refusal)
 	return p.settle()
 }
 
@@ -91,7 +80,7 @@ func (p *planner) copyWrite(n *pg.Node) error {
 }
 
 // copyFrom plans COPY FROM STDIN: each row goes to the shard of its key.
-func (p *planner) copyFrom(s *pg.CopyStmt, c *plan.CopyPlan, binary bool) error {
+func (p *planner) copyFrom(s *pg.CopyStmt, c *plan.CopyPlan) error {
 	p.p.Access = plan.Write
 	t, err := p.target(s.GetRelation(), onInsert)
 	if err != nil {
@@ -117,8 +106,6 @@ func (p *planner) copyFrom(s *pg.CopyStmt, c *plan.CopyPlan, binary bool) error 
 	case p.in.Keyspace.HomeOnly || t.kind == sharding.Global:
 		p.p.Route.Kind = plan.Home
 		return nil
-	case binary:
-		return p.refuse(pgerr.CopyForm, s.GetRelation().GetLocation(), "COPY in binary format into %s table %s", t.kind, t)
 	}
 	if err := p.checkFunctions(); err != nil {
 		return err
@@ -182,9 +169,8 @@ func (p *planner) copyKey(t *table, c *plan.CopyPlan, cols []string, at int32) e
 	return nil
 }
 
-// copyOptions reads the options that change how rows are cut; binary says that
-// they are not text at all.
-func copyOptions(o *plan.CopyOptions, list []*pg.Node) (binary bool) {
+// copyOptions reads the options that change how rows are cut.
+func copyOptions(o *plan.CopyOptions, list []*pg.Node) {
 	o.Format = "text"
 	for _, n := range list {
 		d := n.GetDefElem()
@@ -192,7 +178,6 @@ func copyOptions(o *plan.CopyOptions, list []*pg.Node) (binary bool) {
 		switch d.GetDefname() {
 		case "format":
 			o.Format = lower(text)
-			binary = o.Format == "binary"
 		case "delimiter":
 			o.Delimiter, o.HasDelimiter = text, true
 		case "null":
@@ -213,7 +198,6 @@ func copyOptions(o *plan.CopyOptions, list []*pg.Node) (binary bool) {
 			o.Freeze = d.GetArg() == nil || isTrue(text)
 		}
 	}
-	return binary
 }
 
 // argList is a list of column names, "*" for all.
