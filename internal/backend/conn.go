@@ -103,3 +103,7 @@ func (c *Conn) Break() { c.broken = true }
 
 // Broken says whether Break was called.
 func (c *Conn) Broken() bool { return c.broken }
+
+// Alive asks the system whether an idle connection still stands and nothing has
+// come in: a system call, so not for every use.
+func (c *Conn) Alive() bool { return !c.Readable() && quietSocket(c.FD()) }

@@ -32,6 +32,9 @@ type Target struct {
 	Addr string
 	// TLS is nil for plain TCP.
 	TLS *tls.Config
+	// Standby says that a server in recovery is what is wanted. Any other is refused
+	// while it is in recovery: it was the primary, and its rows may be old.
+	Standby bool
 }
 
 // hello is what a finished startup leaves.
@@ -63,7 +66,7 @@ func refusesOption(err error) bool {
 // server agree to it; the handshake is still to be made. It blocks: it runs in
 // an ordinary goroutine.
 func connect(ctx context.Context, tgt Target) (net.Conn, error) {
-	d := net.Dialer{}
+	d := net.Dialer{KeepAliveConfig: keepAlive, Control: watchSocket}
 	nc, err := d.DialContext(ctx, "tcp", tgt.Addr)
 	if err != nil {
 		return nil, pgerr.New(pgerr.ConnectionFailure, "cannot reach the shard's server at %s", tgt.Addr).WithCause(err)
@@ -95,7 +98,7 @@ func askTLS(nc net.Conn) error {
 }
 
 // greet sends the startup message and logs in.
-func greet(rw io.ReadWriter, key Key, cred *Credentials, watchful bool) (h hello, err error) {
+func greet(rw io.ReadWriter, key Key, cred *Credentials, watchful, standby bool) (h hello, err error) {
 	params := append([]pgwire.Param{{Name: "user", Value: key.Role}, {Name: "database", Value: key.Database}}, startupOptions...)
 	if watchful {
 		params = append(params, watchfulOptions...)
@@ -107,7 +110,45 @@ func greet(rw io.ReadWriter, key Key, cred *Credentials, watchful bool) (h hello
 	if _, err = rw.Write(hello); err != nil {
 		return h, lost(key.Addr, err)
 	}
-	return login(rw, key.Addr, cred)
+	if h, err = login(rw, key.Addr, cred); err != nil || standby {
+		return h, err
+	}
+	return h, checkPrimary(rw, key.Addr, h.params)
+}
+
+// checkPrimary refuses a server in recovery. Servers from version 14 on report it;
+// older ones are asked.
+func checkPrimary(rw io.ReadWriter, addr string, params map[string]string) error {
+	recovering, reported := params["in_hot_standby"]
+	if !reported {
+		if _, err := rw.Write(pgwire.AppendQuery(nil, "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'on' ELSE 'off' END")); err != nil {
+			return lost(addr, err)
+		}
+		for typ := byte(0); typ != pgwire.TypeReadyForQuery; {
+			var body []byte
+			var err error
+			if typ, body, err = readMessage(rw); err != nil {
+				return lost(addr, err)
+			}
+			switch typ {
+			case pgwire.TypeDataRow:
+				if r, err := pgwire.ParseDataRow(body); err == nil {
+					vals := r.Values()
+					v, _ := vals.Next()
+					recovering = string(v)
+				}
+			case pgwire.TypeErrorResponse:
+				if e, err := pgwire.ParseError(body); err == nil {
+					return e
+				}
+			}
+		}
+	}
+	if recovering == "on" {
+		return pgerr.New(pgerr.CannotConnectNow, "the server at %s, which the catalog names as a shard's primary, is a standby", addr).
+			WithHint("If another server has been promoted, name it: shardctl shard promote.")
+	}
+	return nil
 }
 
 // login answers the server's questions up to the first ReadyForQuery.

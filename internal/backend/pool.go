@@ -47,8 +47,10 @@ type endpoint struct {
 	nwait   atomic.Int32 // len(waiters), read without the lock
 	plain   atomic.Bool  // the server does not know watchfulOptions
 
-	mu      sync.Mutex
-	waiters []*waiter // first come, first served
+	mu       sync.Mutex
+	waiters  []*waiter // first come, first served
+	health   health
+	sleepers []*sleeper
 }
 
 // Pool is the idle connections of one Key on one loop. Only that loop's
@@ -148,20 +150,19 @@ func (ep *endpoint) tryPermit() bool {
 	}
 }
 
-// dial makes a connection under a permit that the caller holds.
-func (p *Pool) dial(t *loop.Task, cred *Credentials) (*Conn, error) {
+// connection makes one. The error is a *pgerr.Error.
+func (p *Pool) connection(t *loop.Task, cred *Credentials, now time.Time) (*Conn, error) {
 	timeout := p.ep.pools.opts.Load().DialTimeout
 	generation := p.ep.pools.generation.Load()
-	c, h, err := p.open(t, cred, time.Now().Add(timeout))
+	c, h, err := p.open(t, cred, now.Add(timeout))
 	if err != nil {
-		p.ep.giveBackPermit()
 		return nil, pgerr.From(err)
 	}
 	return &Conn{
 		Conn: c, Key: p.Key, PID: h.pid, Secret: h.secret, TxStatus: 'I', Params: h.params,
 		Settings: map[string]string{}, Prepared: map[string]struct{}{},
 		Start: maps.Clone(h.params), Generation: generation,
-		pool: p, born: time.Now(), taken: true,
+		pool: p, born: now, taken: true,
 	}, nil
 }
 
@@ -188,7 +189,7 @@ func (p *Pool) openWith(t *loop.Task, cred *Credentials, deadline time.Time, wat
 		if nc, err = connect(ctx, tgt); err != nil || tgt.TLS != nil {
 			return
 		}
-		if h, err = greet(nc, p.Key, cred, watchful); err != nil {
+		if h, err = greet(nc, p.Key, cred, watchful, tgt.Standby); err != nil {
 			nc.Close()
 		}
 	})
@@ -200,7 +201,7 @@ func (p *Pool) openWith(t *loop.Task, cred *Credentials, deadline time.Time, wat
 		return c, h, err
 	}
 	if err = c.StartTLSClient(t, tgt.TLS, deadline); err == nil {
-		h, err = greet(taskIO{t, c, deadline}, p.Key, cred, watchful)
+		h, err = greet(taskIO{t, c, deadline}, p.Key, cred, watchful, tgt.Standby)
 	}
 	if err != nil {
 		c.Close()

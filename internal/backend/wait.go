@@ -42,6 +42,8 @@ func (p *Pool) queue(t *loop.Task, cred *Credentials) (*Conn, error) {
 	// It has left the queue, and whoever served it is done with it.
 	p.spare = append(p.spare, w)
 	switch {
+	case err == errTimeout && ep.away():
+		return nil, ep.late(nil)
 	case err == errTimeout:
 		return nil, pgerr.New(pgerr.TooManyConnections, "no connection to the shard's server came free within %s", timeout).
 			WithDetail("All %d connections that this router may open to %s are in use.", ep.pools.opts.Load().MaxConnections, p.Key.Addr).

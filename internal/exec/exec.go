@@ -255,7 +255,7 @@ func (x *Exec) release(p *part) {
 
 // lostShard is the error for a connection that ended under a statement.
 func (x *Exec) lostShard(p *part, err error) *pgerr.Error {
-	p.conn.Break()
+	p.conn.Lost()
 	e := pgerr.New(pgerr.ConnectionFailure, "the connection to shard %s was lost", x.Place.Shards[p.shard]).
 		WithHint("What the statement did there is rolled back unless its COMMIT had been sent. Run the transaction again.").WithCause(err)
 	if p.stands() {

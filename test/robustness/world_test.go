@@ -73,20 +73,26 @@ func newWorld(t *testing.T, servers, routers int) *world {
 // keysOf yields a key for each server of the keyspace "app".
 func keysOf(t *testing.T, c *clustertest.Cluster) []int64 {
 	t.Helper()
+	w := &world{keys: mapOf(t, len(c.Servers))}
+	keys := make([]int64, len(c.Servers))
+	for i := range keys {
+		keys[i] = w.keyOn(i)
+	}
+	return keys
+}
+
+// mapOf is the map of the keyspace "app" on n servers.
+func mapOf(t *testing.T, n int) *sharding.Map {
+	t.Helper()
 	var ids []sharding.ShardID
-	for i := range c.Servers {
+	for i := range n {
 		ids = append(ids, sharding.ShardID(fmt.Sprintf("app-%d", i+1)))
 	}
 	m, err := sharding.NewMap(1, sharding.HashPostgres, 256, ids)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{keys: m}
-	keys := make([]int64, len(ids))
-	for i := range keys {
-		keys[i] = w.keyOn(i)
-	}
-	return keys
+	return m
 }
 
 // keyOn is a key that nobody has used and whose rows are on a server.

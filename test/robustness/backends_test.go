@@ -1,0 +1,151 @@
+package robustness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/sharding-system/sharding/internal/clustertest"
+	"github.com/sharding-system/sharding/internal/router"
+)
+
+// crowd is clients that read and write rows of one shard, one statement after
+// another, in simple and in extended protocol by turns.
+type crowd struct {
+	done  atomic.Int64
+	wrote atomic.Int64
+
+	mu     sync.Mutex // guards errors
+	errors map[int][]error
+}
+
+func (c *crowd) work(ctx context.Context, n int, conn *pgx.Conn, keys []int64) {
+	mode := pgx.QueryExecModeSimpleProtocol
+	if n%2 == 1 {
+		mode = pgx.QueryExecModeCacheStatement
+	}
+	for i := 0; ctx.Err() == nil; i++ {
+		var err error
+		if write := i%2 == 1; write {
+			if _, err = conn.Exec(context.Background(), "UPDATE t SET v = v || '.' WHERE id = $1", mode, keys[n]); err == nil {
+				c.wrote.Add(1)
+			}
+		} else {
+			var v string
+			err = conn.QueryRow(context.Background(), "SELECT v FROM t WHERE id = $1", mode, keys[n]).Scan(&v)
+		}
+		if err != nil {
+			c.mu.Lock()
+			c.errors[n] = append(c.errors[n], err)
+			c.mu.Unlock()
+			if conn.IsClosed() {
+				return
+			}
+			continue
+		}
+		c.done.Add(1)
+	}
+}
+
+// TestShardRestarts: a shard is restarted under 64 clients at work. None hangs or
+// loses its session, each gets one error at most, all go on, and every write that was
+// acknowledged is there once.
+func TestShardRestarts(t *testing.T) {
+	const clients = 64
+	for _, how := range []string{"stop", "kill"} {
+		t.Run(how, func(t *testing.T) {
+			c := clustertest.Start(t, clustertest.Options{Servers: 2})
+			admin := c.Connect(t, "app")
+			mustExec(t, admin, "CREATE TABLE t (id bigint PRIMARY KEY, v text NOT NULL) WITH (sharding.key = 'id')")
+			w := &world{keys: mapOf(t, 2)}
+			keys := make([]int64, clients)
+			for i := range keys {
+				keys[i] = w.keyOn(1)
+				mustExec(t, admin, fmt.Sprintf("INSERT INTO t VALUES (%d, '')", keys[i]))
+			}
+			cr := &crowd{errors: map[int][]error{}}
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			var wg sync.WaitGroup
+			for i := range clients {
+				conn := c.Connect(t, "app")
+				wg.Go(func() { cr.work(ctx, i, conn, keys) })
+			}
+			reach(t, "work before", &cr.done, 10*clients)
+			s := c.Servers[1]
+			if how == "stop" {
+				s.Stop(t)
+			} else {
+				s.Kill(t)
+			}
+			s.Restart(t)
+			back := time.Now()
+			reach(t, "work after", &cr.done, cr.done.Load()+10*clients)
+			t.Logf("%d statements within %v of the restart", 10*clients, time.Since(back))
+			stop()
+			wg.Wait()
+			codes := map[string]int{}
+			for n, errs := range cr.errors {
+				if len(errs) > 1 {
+					t.Errorf("client %d got %d errors: %v", n, len(errs), errs)
+				}
+				for _, err := range errs {
+					var pg *pgconn.PgError
+					if !errors.As(err, &pg) || pg.Code != "08006" && pg.Code != "08007" {
+						t.Errorf("client %d: %v", n, err)
+						continue
+					}
+					codes[pg.Code]++
+				}
+			}
+			total := numbers(t, s.Query(t, "app", "SELECT sum(length(v)) FROM t")[0])[0]
+			n := int64(codes["08006"] + codes["08007"])
+			if w := cr.wrote.Load(); total < w || total > w+n {
+				t.Errorf("%d writes were acknowledged, %d failed, %d are there", w, n, total)
+			}
+			t.Logf("%d statements, errors %v", cr.done.Load(), codes)
+		})
+	}
+}
+
+// reach waits until a counter has got somewhere.
+func reach(t *testing.T, what string, n *atomic.Int64, to int64) {
+	t.Helper()
+	clustertest.Eventually(t, what, func() error {
+		if have := n.Load(); have < to {
+			return fmt.Errorf("%d of %d", have, to)
+		}
+		return nil
+	})
+}
+
+// TestShardAway: who waits for a shard that does not come back is told what is the
+// matter with it, after acquire_timeout; who comes later is told at once.
+func TestShardAway(t *testing.T) {
+	const patience = time.Second
+	c := clustertest.Start(t, clustertest.Options{Servers: 2, Router: func(o *router.Options) { o.AcquireTimeout = patience }})
+	conn := c.Connect(t, "app")
+	mustExec(t, conn, "CREATE TABLE t (id bigint PRIMARY KEY) WITH (sharding.key = 'id')")
+	keys := keysOf(t, c)
+	sql := fmt.Sprintf("SELECT * FROM t WHERE id = %d", keys[1])
+	c.Servers[1].Kill(t)
+	code, took := refusal(t, conn, sql)
+	if code != "08006" || took < patience/2 || took > 5*patience {
+		t.Errorf("the first: %s after %v", code, took)
+	}
+	if code, took := refusal(t, conn, sql); code != "08006" || took > patience*9/10 {
+		t.Errorf("the second: %s after %v", code, took)
+	}
+	c.Servers[1].Restart(t)
+	clustertest.Eventually(t, "the shard is used again", func() error {
+		_, err := conn.Exec(t.Context(), sql)
+		return err
+	})
+}
