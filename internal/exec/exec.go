@@ -161,6 +161,12 @@ type part struct {
 	look       plan.Pin  // what of it the server is to be asked about
 	told       bool      // the client knows that the connection is lost
 	pend       int       // bytes of the frame that frame() returned last
+	heard      bool      // something that it said has been taken
+	died       string    // SQLSTATE with which the server ended, if nothing was heard before
+	repeated   bool      // it took a lost part's place
+	flushed    bool      // something was sent
+	unsent     bool      // the connection was lost before anything was
+	lost       bool      // its connection ended by itself
 	big        int       // bytes of a frame that are still to be passed through
 	unit       unit
 	start      time.Time
@@ -199,23 +205,38 @@ func (x *Exec) acquire(shard int) (*part, error) {
 	x.T.Want(x.Client, 0)
 	c, err := pool.Acquire(x.T, x.Cred)
 	if err != nil {
-		var e *pgerr.Error
-		if errors.As(err, &e) {
-			// What refuses the router's connection does not end the client's.
-			e = e.WithSeverity(pgerr.SeverityError)
-			if e.Detail == "" {
-				e.Detail = "Shard " + string(x.Place.Shards[shard]) + "."
-			}
-			return nil, e
-		}
-		return nil, err
+		return nil, x.refused(shard, err)
 	}
 	p := x.Commons.part()
 	p.shard, p.conn = shard, c
 	if c.Generation != x.generation && x.start != nil {
 		x.keepStart(c)
 	}
-	return p, x.ensureSettings(p)
+	err = x.ensureSettings(p)
+	if err != nil && !Fatal(err) && p.lost {
+		// It was dead before anything of the statement was sent.
+		if c, err = pool.Acquire(x.T, x.Cred); err != nil {
+			return nil, x.refused(shard, err)
+		}
+		p = x.newPart()
+		p.shard, p.conn = shard, c
+		err = x.ensureSettings(p)
+	}
+	return p, err
+}
+
+// refused is the error for a connection that was not to be had.
+func (x *Exec) refused(shard int, err error) error {
+	var e *pgerr.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	// What refuses the router's connection does not end the client's.
+	e = e.WithSeverity(pgerr.SeverityError)
+	if e.Detail == "" {
+		e.Detail = "Shard " + string(x.Place.Shards[shard]) + "."
+	}
+	return e
 }
 
 // ensureSettings brings p's connection to the session's settings; a failure
@@ -256,6 +277,7 @@ func (x *Exec) release(p *part) {
 // lostShard is the error for a connection that ended under a statement.
 func (x *Exec) lostShard(p *part, err error) *pgerr.Error {
 	p.conn.Lost()
+	p.lost = true
 	e := pgerr.New(pgerr.ConnectionFailure, "the connection to shard %s was lost", x.Place.Shards[p.shard]).
 		WithHint("What the statement did there is rolled back unless its COMMIT had been sent. Run the transaction again.").WithCause(err)
 	if p.stands() {
@@ -311,9 +333,13 @@ func (x *Exec) wait(p *part) error {
 // flush sends what is queued for p; what does not go out now goes with wait.
 func (x *Exec) flush(p *part) error {
 	p.start = time.Now()
+	n := p.conn.Queued()
 	if err := p.conn.Flush(); err != nil && err != loop.ErrWouldBlock {
+		_, encrypted := p.conn.ConnectionState() // then what is queued tells nothing of what was sent
+		p.unsent = !p.flushed && !encrypted && p.conn.Queued() == n
 		return x.lostShard(p, err)
 	}
+	p.flushed = true
 	return nil
 }
 
@@ -368,7 +394,7 @@ func (x *Exec) frame(p *part) (byte, []byte, error) {
 			}
 			continue
 		}
-		p.pend = n
+		p.pend, p.heard = n, true
 		if typ == pgwire.TypeParameterStatus {
 			x.parameterStatus(p, buf[:n], p.skipZ == 0)
 			continue

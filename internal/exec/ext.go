@@ -63,6 +63,7 @@ func (po *Portal) Reset(s *Stmt) {
 type ext struct {
 	cur     *part // the part that messages go to
 	opening opening
+	steps   steps
 }
 
 // switchTo makes p the part that messages go to; the answers of the one before
@@ -94,15 +95,18 @@ func (x *Exec) ExtFlush() error {
 	if p == nil || !p.unit.pending() {
 		return nil
 	}
+	head := p.unit.head
 	x.ownAnswers(p)
+	x.ext.steps.once(p.unit.head > head)
 	if !p.unit.pending() {
 		return nil
 	}
-	p.conn.SetOut(pgwire.AppendFlush(p.conn.OutBuf()))
-	if err := x.flush(p); err != nil {
-		return err
+	failed, copyIn, err := x.askUnit(p)
+	if err != nil && p.lost {
+		if p, err = x.repeatUnit(p, err); err == nil {
+			failed, copyIn, err = x.askUnit(p)
+		}
 	}
-	failed, copyIn, err := x.relay(p, atPending, false)
 	if err == nil && copyIn {
 		err = pgerr.New(pgerr.InternalError, "a COPY that was not planned as one")
 		p.conn.Break()
@@ -118,6 +122,15 @@ func (x *Exec) ExtFlush() error {
 	return nil
 }
 
+// askUnit has p answer what it was sent.
+func (x *Exec) askUnit(p *part) (failed, copyIn bool, err error) {
+	p.conn.SetOut(pgwire.AppendFlush(p.conn.OutBuf()))
+	if err := x.flush(p); err != nil {
+		return false, false, err
+	}
+	return x.relay(p, atPending, false)
+}
+
 // Answer gives the client an answer of the router's own (a message without a
 // body), in its place behind those that are due.
 func (x *Exec) Answer(typ byte) {
@@ -125,11 +138,17 @@ func (x *Exec) Answer(typ byte) {
 		o.tail = appendEmpty(o.tail, typ)
 		return
 	}
+	x.ext.steps.add(step{what: answerAgain, typ: typ, told: x.answerOwn(typ)})
+}
+
+// answerOwn is Answer; told says that the client has it already.
+func (x *Exec) answerOwn(typ byte) (told bool) {
 	if p := x.ext.cur; p != nil && p.unit.pending() {
 		p.unit.push(expectation{what: answered, typ: typ})
-		return
+		return false
 	}
 	x.Client.SetOut(appendEmpty(x.Client.OutBuf(), typ))
+	return true
 }
 
 // need yields the part on shard for extended messages. A second shard in one
@@ -162,6 +181,7 @@ const beginName = "sharding_begin"
 // implicit transaction that the pipeline is.
 func (x *Exec) upgrade() error {
 	parts := x.txn.parts
+	x.ext.steps.off = true
 	x.txn = txn{block: true, begin: "BEGIN", parts: parts, saves: x.txn.saves[:0], before: x.Settings.save()}
 	for _, p := range parts {
 		p.began = true
@@ -210,6 +230,7 @@ func (x *Exec) closeUnits() error {
 		}
 	}
 	first := x.ExtFlush()
+	x.ext.steps.off = true // what follows is not behind a Sync of the client's
 	if Fatal(first) {
 		return first
 	}
@@ -245,29 +266,34 @@ func (x *Exec) ExtPrepare(s *Stmt, shard int) error {
 	if err != nil {
 		return err
 	}
-	x.parse(p, s, relayed)
+	told := x.parse(p, s, relayed)
+	x.ext.steps.once(len(x.ext.steps.list) > 0)
+	x.ext.steps.add(step{what: prepareAgain, stmt: s, shard: shard, told: told})
 	return nil
 }
 
 // parse makes sure that p's server has the statement.
-func (x *Exec) parse(p *part, s *Stmt, what expect) {
+//
+// told says that the client has its answer already.
+func (x *Exec) parse(p *part, s *Stmt, what expect) (told bool) {
 	c := p.conn
 	if s.Shared == "" {
 		if what == hidden && c.UnnamedOwner == s.ID {
-			return
+			return false
 		}
 		c.UnnamedOwner = s.ID
 	} else if _, ok := c.Prepared[s.Shared]; ok {
 		if what == relayed {
-			x.Answer(pgwire.TypeParseComplete)
+			return x.answerOwn(pgwire.TypeParseComplete)
 		}
-		return
+		return false
 	} else if evict := c.Remember(s.Shared); evict != "" {
 		c.SetOut(pgwire.AppendClose(c.OutBuf(), pgwire.KindStatement, evict))
 		p.unit.push(expectation{what: hidden})
 	}
 	c.SetOut(pgwire.AppendParseRest(c.OutBuf(), s.Shared, s.SQL, s.Rest))
 	p.unit.push(expectation{what: what, name: s.Shared})
+	return false
 }
 
 // ExtDescribeStatement relays a Describe of a statement.
@@ -279,6 +305,7 @@ func (x *Exec) ExtDescribeStatement(s *Stmt, shard int) error {
 	x.parse(p, s, hidden)
 	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindStatement, s.Shared))
 	p.unit.push(expectation{what: relayed})
+	x.ext.steps.add(step{what: describeAgain, stmt: s, shard: shard})
 	return nil
 }
 
@@ -286,6 +313,7 @@ func (x *Exec) ExtDescribeStatement(s *Stmt, shard int) error {
 // shard's is sent with Execute.
 func (x *Exec) ExtBind(po *Portal) error {
 	if len(po.Shards) > 1 {
+		x.ext.steps.off = true
 		return x.bindMany(po)
 	}
 	p, err := x.need(po.Shards[0])
@@ -305,6 +333,8 @@ func (x *Exec) ExtBind(po *Portal) error {
 			return err
 		}
 	}
+	x.ext.steps.once(x.ext.steps.bound() || times != nil)
+	x.ext.steps.add(step{what: bindAgain, portal: po, shard: po.Shards[0], hide: x.hide})
 	return x.bindOn(p, po, nil, what, times)
 }
 
@@ -348,6 +378,7 @@ func (x *Exec) ExtClosePortal(po *Portal) error {
 	if err != nil {
 		return err
 	}
+	x.ext.steps.off = true
 	p.conn.SetOut(pgwire.AppendClose(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
 	p.unit.push(expectation{what: relayed})
 	return nil
@@ -364,6 +395,7 @@ func (x *Exec) ExtDescribePortal(po *Portal) error {
 	}
 	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
 	p.unit.push(expectation{what: relayed})
+	x.ext.steps.add(step{what: describePortalAgain, portal: po})
 	return nil
 }
 
@@ -391,6 +423,9 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 	p.unit.ran = true
 	p.conn.SetOut(pgwire.AppendExecute(p.conn.OutBuf(), po.Name, maxRows))
 	p.unit.push(expectation{what: relayed})
+	x.ext.steps.once(x.ext.steps.plan != nil || po.Stmt.Plan == nil)
+	x.ext.steps.plan = po.Stmt.Plan
+	x.ext.steps.add(step{what: executeAgain, portal: po, maxRows: maxRows})
 	if po.Stmt.Plan != nil && changesSession(po.Stmt.Plan) {
 		if err := x.closeUnits(); err != nil {
 			return err
@@ -420,6 +455,7 @@ func (x *Exec) CloseUnits() error { return x.closeUnits() }
 // is to be told to the client before it.
 func (x *Exec) ExtSync(failed bool) (ready bool, err error) {
 	x.ext.cur = nil
+	defer x.ext.steps.reset()
 	var open []*part
 	for _, p := range x.txn.parts {
 		if p.unit.open && !p.conn.Broken() {
@@ -445,11 +481,13 @@ func (x *Exec) ExtSync(failed bool) (ready bool, err error) {
 		if p.conn.Broken() {
 			continue
 		}
-		p.conn.SetOut(pgwire.AppendSync(p.conn.OutBuf()))
-		if err := x.flush(p); err != nil {
-			return false, x.endPipeline(err)
+		bad, copyIn, err := x.syncUnit(p, sole)
+		if err != nil && p.lost && !failed {
+			p, err = x.repeatUnit(p, err)
+			if x.ext.cur = nil; err == nil {
+				bad, copyIn, err = x.syncUnit(p, sole)
+			}
 		}
-		bad, copyIn, err := x.relay(p, atReady, sole)
 		if err == nil && copyIn {
 			p.conn.Break()
 			err = pgerr.New(pgerr.InternalError, "a COPY that was not planned as one")
@@ -465,6 +503,15 @@ func (x *Exec) ExtSync(failed bool) (ready bool, err error) {
 		}
 	}
 	return ready, x.EndImplicit(failed)
+}
+
+// syncUnit ends the pipeline on p and relays what is left of its answers.
+func (x *Exec) syncUnit(p *part, keepReady bool) (failed, copyIn bool, err error) {
+	p.conn.SetOut(pgwire.AppendSync(p.conn.OutBuf()))
+	if err := x.flush(p); err != nil {
+		return false, false, err
+	}
+	return x.relay(p, atReady, keepReady)
 }
 
 func (x *Exec) endPipeline(err error) error {

@@ -102,18 +102,20 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 		x.Fail()
 		return false, err
 	}
-	part.owes = true
-	queueQuery(part.conn, x.text(p, a, nil, times))
-	if err := x.flush(part); err != nil {
-		x.Fail()
-		return false, err
-	}
 	sole = sole && !changesSession(p)
-	failed, copyIn, err := x.relay(part, atReady, sole)
+	failed, copyIn, err := x.sendOne(p, a, part, times, sole)
+	if err != nil && x.mayRepeat(part, p) {
+		if part, err = x.another(part); err == nil {
+			x.touch(p, part)
+			failed, copyIn, err = x.sendOne(p, a, part, times, sole)
+		}
+	}
 	if err == nil && copyIn {
 		failed, err = x.copyThrough(part, sole)
 	}
-	x.observe(part, failed || err != nil)
+	if part != nil {
+		x.observe(part, failed || err != nil)
+	}
 	if err != nil {
 		x.Fail()
 		return false, err
@@ -142,6 +144,16 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 		return false, ErrReported
 	}
 	return false, nil
+}
+
+// sendOne sends a statement to its one part and relays what that answers.
+func (x *Exec) sendOne(p *plan.Plan, a *plan.Args, part *part, times *plan.Times, sole bool) (failed, copyIn bool, err error) {
+	part.owes = true
+	queueQuery(part.conn, x.text(p, a, nil, times))
+	if err := x.flush(part); err != nil {
+		return false, false, err
+	}
+	return x.relay(part, atReady, sole)
 }
 
 // text is what a part is sent: rows are those of Insert for it, nil for all;

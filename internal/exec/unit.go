@@ -101,6 +101,12 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 				case pgwire.TypeNotificationResponse:
 					x.notification(msg)
 				}
+				if typ == pgwire.TypeErrorResponse {
+					if e, perr := pgwire.ParseError(msg[5:]); perr == nil && e.IsFatal() {
+						x.diedOf(p, e, i)
+						return failed, false, x.farewell(p, e)
+					}
+				}
 				x.swallow(p, typ, msg)
 				if p.skipZ == 0 && p.skipErr != nil {
 					return failed, false, x.beginFailed(p)
@@ -124,6 +130,7 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 				x.unitFailed(p)
 				if e, perr := pgwire.ParseError(msg[5:]); perr == nil && e.IsFatal() {
 					x.Client.Write(buf[start:i])
+					x.diedOf(p, e, i)
 					return failed, false, x.farewell(p, e)
 				}
 				if until == atPending {
@@ -182,6 +189,7 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 			}
 		}
 		c.Consume(i)
+		p.heard = p.heard || i > 0
 		if done || copyIn || until == atPending && !p.unit.pending() && p.big == 0 {
 			return failed, copyIn, nil
 		}

@@ -87,6 +87,9 @@ type Plan struct {
 	// user's function, a DO block) and which may leave settings or temporary
 	// objects: the backend is cleaned before another client gets it.
 	Taints bool
+	// Repeatable says that nothing the statement calls has effects beyond its own
+	// transaction: rolled back, it has done nothing.
+	Repeatable bool
 	// SetConfig has the three arguments (name, value, is_local) of a statement
 	// that is nothing but SELECT set_config(...), each read as text: the session
 	// keeps the setting as SET or SET LOCAL does. nil for other statements.

@@ -11,6 +11,7 @@ import (
 // checkFunctions refuses what no proof can cover, before any route is looked for.
 func (p *planner) checkFunctions() error {
 	u := &p.uses
+	p.p.Repeatable = u.volatile == "" && u.sequence == "" && u.user == "" && u.unsafe == "" && u.advisory == "" && !u.setting
 	if !p.in.Keyspace.sharded() {
 		p.p.Taints = p.p.Taints || u.user != ""
 		return nil

@@ -149,3 +149,76 @@ func TestShardAway(t *testing.T) {
 		return err
 	})
 }
+
+// TestStaleConnections: pooled connections whose server processes are ended while
+// they are idle cost nobody an error, in any protocol, whatever is run first; what
+// was cut off in the middle is never run twice.
+func TestStaleConnections(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Options{Servers: 2})
+	conn := c.Connect(t, "app")
+	mustExec(t, conn, "CREATE TABLE t (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0) WITH (sharding.key = 'id')")
+	keys := keysOf(t, c)
+	for _, k := range keys {
+		mustExec(t, conn, fmt.Sprintf("INSERT INTO t VALUES (%d)", k))
+	}
+	const backends = "FROM pg_stat_activity WHERE datname = 'app' AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+	cull := func() {
+		for _, s := range c.Servers {
+			s.Exec(t, "app", "SELECT pg_terminate_backend(pid) "+backends)
+		}
+	}
+	modes := map[string]pgx.QueryExecMode{
+		"simple": pgx.QueryExecModeSimpleProtocol, "exec": pgx.QueryExecModeExec, "describe": pgx.QueryExecModeDescribeExec, "cached": pgx.QueryExecModeCacheStatement,
+	}
+	want := 0
+	for name, mode := range modes {
+		for range 25 {
+			// The kill and the statement race: some meet the farewell in the socket,
+			// some send first.
+			cull()
+			if _, err := conn.Exec(t.Context(), "UPDATE t SET n = n + 1 WHERE id = $1", mode, keys[1]); err != nil {
+				t.Errorf("%s, write: %v", name, err)
+				want--
+			}
+			want++
+			cull()
+			var n int
+			if err := conn.QueryRow(t.Context(), "SELECT n FROM t WHERE id = $1", mode, keys[1]).Scan(&n); err != nil || n != want {
+				t.Errorf("%s, read: %d, %v; want %d", name, n, err, want)
+			}
+			cull()
+			tx, err := conn.Begin(t.Context())
+			if err == nil {
+				if _, err = tx.Exec(t.Context(), "UPDATE t SET n = n + 1 WHERE id = $1", mode, keys[1]); err == nil {
+					err = tx.Commit(t.Context())
+				}
+			}
+			if err != nil {
+				t.Errorf("%s, transaction: %v", name, err)
+				_, _ = conn.Exec(t.Context(), "ROLLBACK")
+				want--
+			}
+			want++
+		}
+	}
+	// One that dies at work is an error, and has not been done.
+	done := make(chan error, 1)
+	go func() {
+		_, err := conn.Exec(context.Background(), "UPDATE t SET n = n + 1 WHERE id = $1 AND pg_sleep(60) IS NOT NULL", keys[1])
+		done <- err
+	}()
+	clustertest.Eventually(t, "it runs", func() error {
+		if len(c.Servers[1].Query(t, "app", "SELECT 1 "+backends+" AND wait_event = 'PgSleep'")) == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	cull()
+	var pg *pgconn.PgError
+	if err := <-done; !errors.As(err, &pg) || pg.Code != "08006" {
+		t.Errorf("ended at work: %v", err)
+	}
+	if n := numbers(t, c.Servers[1].Query(t, "app", fmt.Sprintf("SELECT n FROM t WHERE id = %d", keys[1]))[0])[0]; n != int64(want) {
+		t.Errorf("%d, want %d", n, want)
+	}
+}
