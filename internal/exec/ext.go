@@ -134,15 +134,15 @@ func (x *Exec) askUnit(p *part) (failed, copyIn bool, err error) {
 // Answer gives the client an answer of the router's own (a message without a
 // body), in its place behind those that are due.
 func (x *Exec) Answer(typ byte) {
-	if o := &x.ext.opening; o.po != nil {
-		o.tail = appendEmpty(o.tail, typ)
-		return
-	}
 	x.ext.steps.add(step{what: answerAgain, typ: typ, told: x.answerOwn(typ)})
 }
 
 // answerOwn is Answer; told says that the client has it already.
 func (x *Exec) answerOwn(typ byte) (told bool) {
+	if o := &x.ext.opening; o.po != nil {
+		o.tail = appendEmpty(o.tail, typ)
+		return false
+	}
 	if p := x.ext.cur; p != nil && p.unit.pending() {
 		p.unit.push(expectation{what: answered, typ: typ})
 		return false
