@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -16,14 +17,12 @@ import (
 // later are flags of the contract whose parts do not exist yet: they are
 // refused rather than ignored.
 type later struct {
-	replicas, managers, routers int
-	externalEtcd                bool
+	replicas int
 }
 
 func (l later) check() error {
 	for flag, asked := range map[string]bool{
-		"--replicas": l.replicas != 0, "--external-etcd": l.externalEtcd,
-		"--manager-processes": l.managers != 0, "--router-processes": l.routers != 0,
+		"--replicas": l.replicas != 0,
 	} {
 		if asked {
 			return misusef("%s is not supported yet: it comes in a later release", flag)
@@ -68,6 +67,11 @@ func (a *app) devCommand() *cobra.Command {
 			for _, name := range shapeFlags {
 				o.ShapeAsked = o.ShapeAsked || c.Flags().Changed(name)
 			}
+			self, err := os.Executable()
+			if err != nil {
+				return fmt.Errorf("looking for this program's own file: %w", err)
+			}
+			o.BinDir, o.EtcdCommand = filepath.Dir(self), []string{self, etcdProcess}
 			return a.runDev(c.Context(), o, tour, once)
 		},
 	}
@@ -91,13 +95,23 @@ func (a *app) devCommand() *cobra.Command {
 	f.BoolVar(&tour, "demo", false, "fill it with a small shop and show where queries run")
 	f.BoolVar(&once, "once", false, "stop when the cluster is ready, after the demo")
 	f.IntVar(&l.replicas, "replicas", 0, "`COUNT` of replicas of each shard (later)")
-	f.BoolVar(&l.externalEtcd, "external-etcd", false, "etcd as a process of its own (later)")
-	f.IntVar(&l.managers, "manager-processes", 0, "`COUNT` of manager processes (later)")
-	f.IntVar(&l.routers, "router-processes", 0, "`COUNT` of router processes (later)")
-	for _, name := range []string{"replicas", "external-etcd", "manager-processes", "router-processes", "demo", "once"} {
+	f.BoolVar(&o.ExternalEtcd, "external-etcd", false, "run etcd in a process of its own, for fault tests")
+	f.IntVar(&o.ManagerProcesses, "manager-processes", 0, "run `COUNT` managers in processes of their own, for fault tests")
+	f.IntVar(&o.RouterProcesses, "router-processes", 0, "run `COUNT` routers in processes of their own, for fault tests")
+	for _, name := range []string{"replicas", "demo", "once"} {
 		_ = f.MarkHidden(name) // the flags are defined above
 	}
 	return c
+}
+
+// etcdProcess is the hidden command that dev --external-etcd starts.
+const etcdProcess = "etcd-process"
+
+func (a *app) etcdProcessCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: etcdProcess + " DIR PORT", Short: "An etcd server on loopback", Hidden: true, Args: a.args(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, args []string) error { return devcluster.RunEtcd(c.Context(), args) },
+	}
 }
 
 // runDev starts the cluster, shows how to reach it, and stays until told to

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -46,14 +47,19 @@ type Cluster struct {
 	release string
 
 	servers  *servers
-	etcd     *embedded.Server
+	children *children
+	etcd     *embedded.Server // nil where it has a process of its own
+	endpoint string           // etcd's
 	catalog  *catalog.Catalog
 	view     *catalog.View
 	services *services
 
 	// undo are the steps that take down what stands, in the order of building.
-	undo  []func() error
-	ready Ready
+	undo []func() error
+
+	mu        sync.Mutex // guards what follows, and the ready file
+	ready     Ready
+	announced bool
 }
 
 // Start starts a cluster and returns when a query through its router has
@@ -107,6 +113,10 @@ func (c *Cluster) steps() []step {
 }
 
 func (c *Cluster) startPostgres(ctx context.Context) error {
+	c.children = &children{dir: c.dir, logger: c.logger, changed: c.announceAgain}
+	if err := c.children.stopLeft(ctx); err != nil {
+		return err
+	}
 	if err := stopStale(ctx, c.dir, c.logger); err != nil {
 		return err
 	}
@@ -124,17 +134,15 @@ func (c *Cluster) startPostgres(ctx context.Context) error {
 }
 
 func (c *Cluster) startEtcd(ctx context.Context) error {
-	logger, closeLog, err := c.dir.logFile("etcd.log")
+	start := c.startEtcdWithin
+	if c.opts.ExternalEtcd {
+		start = c.startEtcdProcess
+	}
+	err := start(ctx)
 	if err != nil {
 		return err
 	}
-	c.undo = append(c.undo, closeLog)
-	c.etcd, err = embedded.Start(ctx, embedded.Config{Dir: c.dir.file("etcd"), Logger: logger})
-	if err != nil {
-		return err
-	}
-	c.undo = append(c.undo, func() error { c.etcd.Close(); return nil })
-	c.catalog, err = catalog.Open(ctx, catalog.Config{Endpoints: []string{c.etcd.Endpoint()}, Logger: c.logger})
+	c.catalog, err = catalog.Open(ctx, catalog.Config{Endpoints: []string{c.endpoint}, Logger: c.logger})
 	if err != nil {
 		return err
 	}
@@ -148,6 +156,21 @@ func (c *Cluster) startEtcd(ctx context.Context) error {
 		return err
 	}
 	return c.moveEndpoints(ctx)
+}
+
+func (c *Cluster) startEtcdWithin(ctx context.Context) error {
+	logger, closeLog, err := c.dir.logFile("etcd.log")
+	if err != nil {
+		return err
+	}
+	c.undo = append(c.undo, closeLog)
+	c.etcd, err = embedded.Start(ctx, embedded.Config{Dir: c.dir.file("etcd"), Logger: logger})
+	if err != nil {
+		return err
+	}
+	c.endpoint = c.etcd.Endpoint()
+	c.undo = append(c.undo, func() error { c.etcd.Close(); return nil })
+	return nil
 }
 
 // moveEndpoints tells the catalog the ports that the servers have now, where a
@@ -182,15 +205,23 @@ func (c *Cluster) moveEndpoints(ctx context.Context) error {
 }
 
 // Ready describes the cluster.
-func (c *Cluster) Ready() Ready { return c.ready }
+func (c *Cluster) Ready() Ready {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ready
+}
 
 // Wait returns nil when ctx ends, or an error when a part of the cluster that
 // is not started again has ended.
 func (c *Cluster) Wait(ctx context.Context) error {
+	var etcdEnded <-chan struct{}
+	if c.etcd != nil {
+		etcdEnded = c.etcd.Done()
+	}
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-c.etcd.Done():
+	case <-etcdEnded:
 		return errors.New("etcd ended")
 	case err := <-c.services.failed:
 		return err
@@ -226,12 +257,33 @@ func (c *Cluster) announce(ctx context.Context) error {
 	if database != c.opts.Keyspace {
 		return fmt.Errorf("the router answers for database %q", database)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.ready = c.describe(url)
 	if err := c.ready.publish(c.opts.ReadyFile, c.opts.Pointer); err != nil {
 		return err
 	}
-	c.undo = append(c.undo, func() error { return withdraw(c.opts.ReadyFile, c.opts.Pointer) })
+	c.announced = true
+	c.undo = append(c.undo, func() error {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.announced = false
+		return withdraw(c.opts.ReadyFile, c.opts.Pointer)
+	})
 	return nil
+}
+
+// announceAgain writes the ready file anew: processes have other ids now.
+func (c *Cluster) announceAgain() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.announced {
+		return
+	}
+	c.ready.Processes = c.processes()
+	if err := c.ready.publish(c.opts.ReadyFile, ""); err != nil {
+		c.logger.Error("the ready file has old process ids", "error", err)
+	}
 }
 
 // connectWhenUp tries again for as long as the router says that it is starting.
@@ -253,25 +305,34 @@ func connectWhenUp(ctx context.Context, url string) (*pgx.Conn, error) {
 }
 
 func (c *Cluster) describe(url string) Ready {
-	self := os.Getpid()
 	o := c.opts
 	r := Ready{
-		Version: readyVersion, PID: self, StartedAt: time.Now().UTC().Truncate(time.Second), DataDir: o.DataDir, Keyspace: o.Keyspace,
+		Version: readyVersion, PID: os.Getpid(), StartedAt: time.Now().UTC().Truncate(time.Second), DataDir: o.DataDir, Keyspace: o.Keyspace,
 		User: appUser, Password: c.dir.secrets.App, AdminToken: c.services.token, PostgresURL: url,
 		RouterURL: "http://" + address(o.RouterPort), ManagerURL: "http://" + address(o.ManagerPort),
 		RouterMetricsURL: "http://" + address(o.RouterMetricsPort), ManagerMetricsURL: "http://" + address(o.ManagerMetricsPort),
-		EtcdEndpoints: []string{c.etcd.Endpoint()}, Superuser: superuser, SuperuserPassword: c.dir.secrets.Superuser,
+		EtcdEndpoints: []string{c.endpoint}, Superuser: superuser, SuperuserPassword: c.dir.secrets.Superuser,
 		ReadyFile: o.ReadyFile,
 	}
 	if o.InsecureTrust {
 		r.Password = ""
 	}
-	r.Processes = append(r.Processes,
-		ProcessInfo{Name: "etcd", Kind: kindEtcd, PID: self, DataDir: c.dir.file("etcd"), Addresses: map[string]string{"client": c.etcd.Endpoint()}},
-		ProcessInfo{Name: "manager", Kind: kindManager, PID: self, Addresses: map[string]string{"http": address(o.ManagerPort), "metrics": address(o.ManagerMetricsPort)}},
-		ProcessInfo{Name: "router", Kind: kindRouter, PID: self, Addresses: map[string]string{
-			"postgres": address(o.PostgresPort), "http": address(o.RouterPort), "metrics": address(o.RouterMetricsPort)}},
-	)
-	r.Processes = append(r.Processes, c.servers.info()...)
+	r.Processes = c.processes()
 	return r
+}
+
+// processes are the parts, those within this process by its own id.
+func (c *Cluster) processes() []ProcessInfo {
+	self, o := os.Getpid(), c.opts
+	out := c.children.infos()
+	if c.etcd != nil {
+		out = append(out, ProcessInfo{Name: "etcd", Kind: kindEtcd, PID: self, DataDir: c.dir.file("etcd"), Addresses: map[string]string{"client": c.endpoint}})
+	}
+	if o.ManagerProcesses == 0 {
+		out = append(out, ProcessInfo{Name: "manager", Kind: kindManager, PID: self, Addresses: managerAddresses(o.ManagerPort, o.ManagerMetricsPort)})
+	}
+	if o.RouterProcesses == 0 {
+		out = append(out, ProcessInfo{Name: "router", Kind: kindRouter, PID: self, Addresses: routerAddresses(o.PostgresPort, o.RouterPort, o.RouterMetricsPort)})
+	}
+	return append(out, c.servers.info()...)
 }

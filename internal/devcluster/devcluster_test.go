@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -28,8 +29,21 @@ import (
 const childDir = "DEVCLUSTER_TEST_CHILD_DIR"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == etcdWord {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		if err := devcluster.RunEtcd(ctx, os.Args[2:]); err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if dir := os.Getenv(childDir); dir != "" {
-		c, err := devcluster.Start(context.Background(), options(dir), devcluster.Watcher{Log: os.Stderr})
+		o := options(dir)
+		if bin := os.Getenv(binDirVariable); bin != "" {
+			o = separate(dir, bin)
+		}
+		c, err := devcluster.Start(context.Background(), o, devcluster.Watcher{Log: os.Stderr})
 		if err != nil {
 			fmt.Println("error:", err)
 			os.Exit(1)

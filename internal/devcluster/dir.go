@@ -200,6 +200,17 @@ func (d *directory) rememberPorts(list []*server) error {
 	return d.writeJSON(portsName, f)
 }
 
+func (d *directory) readJSON(name string, v any) error {
+	b, err := os.ReadFile(d.file(name))
+	if err == nil {
+		err = json.Unmarshal(b, v)
+	}
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", name, err)
+	}
+	return nil
+}
+
 func (d *directory) writeJSON(name string, v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {

@@ -45,6 +45,17 @@ type Options struct {
 	// ShapeAsked is whether Shards, SpareShards and Keyspace were asked for:
 	// then a directory with others is refused; else the directory's are taken.
 	ShapeAsked bool
+	// ExternalEtcd runs etcd in a process of its own, ManagerProcesses and
+	// RouterProcesses (where not 0) that many managers and routers: to be killed
+	// and paused one by one. The first of each has the ports above, the others
+	// free ones. One that ends is started again, and the ready file is written
+	// anew.
+	ExternalEtcd                      bool
+	ManagerProcesses, RouterProcesses int
+	// BinDir has sharding-manager and sharding-router; EtcdCommand begins the
+	// command that calls RunEtcd with the arguments after it.
+	BinDir      string
+	EtcdCommand []string
 	// Pointer, unless empty, is the file that names the ready file for other
 	// commands (BaseDir).
 	Pointer string
@@ -68,6 +79,9 @@ func (o *Options) validate() error {
 	}
 	if o.Shards < 1 || o.SpareShards < 0 || o.Shards+o.SpareShards > maxServers {
 		errs = append(errs, fmt.Errorf("%d shards and %d spare ones: at least 1 shard and at most %d in all", o.Shards, o.SpareShards, maxServers))
+	}
+	if o.ManagerProcesses < 0 || o.RouterProcesses < 0 || max(o.ManagerProcesses, o.RouterProcesses) > maxServers {
+		errs = append(errs, fmt.Errorf("%d manager processes and %d router processes: 0 to %d of each", o.ManagerProcesses, o.RouterProcesses, maxServers))
 	}
 	if !sharding.ValidVnodeCount(o.VnodeCount) {
 		errs = append(errs, fmt.Errorf("%d vnodes: a power of two from 16 to 65536 is needed", o.VnodeCount))

@@ -45,13 +45,30 @@ func (s *services) postgresURL() string {
 	return u.String()
 }
 
-// startManager runs the manager and serves its API.
+// startManager runs the manager, here or in processes of its own, and prepares
+// to speak to it.
 func (c *Cluster) startManager(ctx context.Context) error {
 	c.services = &services{opts: c.opts, password: c.dir.secrets.App, failed: make(chan error, 4)}
 	signer, err := auth.NewSigner(c.dir.secrets.JWT)
 	if err != nil {
 		return err
 	}
+	start := func() error { return c.startManagerWithin(ctx, signer) }
+	if c.opts.ManagerProcesses > 0 {
+		start = func() error { return c.startManagerProcesses(ctx) }
+	}
+	if err := start(); err != nil {
+		return err
+	}
+	token, err := signer.Issue(auth.Claims{Subject: "shardctl dev", Roles: []string{"admin"}}, bootstrapTTL)
+	if err != nil {
+		return err
+	}
+	c.services.manager, err = client.NewManager("http://"+address(c.opts.ManagerPort), client.WithToken(token), client.WithUserAgent("shardctl dev"))
+	return err
+}
+
+func (c *Cluster) startManagerWithin(ctx context.Context, signer *auth.Signer) error {
 	registry := telemetry.NewRegistry()
 	metrics, err := telemetry.NewManagerMetrics(registry)
 	if err != nil {
@@ -78,15 +95,7 @@ func (c *Cluster) startManager(ctx context.Context) error {
 		return err
 	}
 	c.undo = append(c.undo, api.Close)
-	if err := c.serveMetrics(c.opts.ManagerMetricsPort, registry, nil); err != nil {
-		return err
-	}
-	token, err := signer.Issue(auth.Claims{Subject: "shardctl dev", Roles: []string{"admin"}}, bootstrapTTL)
-	if err != nil {
-		return err
-	}
-	c.services.manager, err = client.NewManager("http://"+address(c.opts.ManagerPort), client.WithToken(token), client.WithUserAgent("shardctl dev"))
-	return err
+	return c.serveMetrics(c.opts.ManagerMetricsPort, registry, nil)
 }
 
 // makeKeyspace makes the user and the keyspace at the first start, through the
@@ -140,7 +149,10 @@ func (c *Cluster) awaitActive(ctx context.Context) error {
 }
 
 // startRouter runs the router on both its listeners.
-func (c *Cluster) startRouter(context.Context) error {
+func (c *Cluster) startRouter(ctx context.Context) error {
+	if c.opts.RouterProcesses > 0 {
+		return c.startRouterProcesses(ctx)
+	}
 	registry := telemetry.NewRegistry()
 	metrics, err := telemetry.NewRouterMetrics(registry)
 	if err != nil {
