@@ -68,7 +68,7 @@ func defaultMetadata() Metadata {
 func defaultSharding() Sharding {
 	return Sharding{
 		Strategy: "hash", HashFunction: sharding.HashPostgres, VnodeCount: 256,
-		ReplicaPolicy: ReplicaPrimary, MaxReplicaLag: seconds(5),
+		ReplicaPolicy: ReplicaPrimary, PoolMode: PoolTransaction, MaxReplicaLag: seconds(5),
 		MaxConnections: 100, ConnectionTTL: seconds(300), AcquireTimeout: seconds(5),
 		TwoPhaseCommit: "required", MaxGatherBytes: 64 << 20,
 	}

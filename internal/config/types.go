@@ -97,6 +97,12 @@ type MetadataTLS struct {
 	ServerName string `json:"server_name"` // in place of the endpoint's host
 }
 
+// Pool modes.
+const (
+	PoolTransaction = "transaction"
+	PoolSession     = "session"
+)
+
 // Replica policies.
 const (
 	ReplicaPrimary = "primary"
@@ -110,6 +116,7 @@ type Sharding struct {
 	HashFunction   sharding.HashFunction `json:"hash_function"`
 	VnodeCount     int                   `json:"vnode_count"`
 	ReplicaPolicy  string                `json:"replica_policy"`
+	PoolMode       string                `json:"pool_mode"` // "transaction" or "session"
 	MaxReplicaLag  Duration              `json:"max_replica_lag"`
 	MaxConnections int                   `json:"max_connections"` // per endpoint and router
 	MinConnections int                   `json:"min_connections"`

@@ -168,6 +168,7 @@ func (b *binder) validateSharding(s *Sharding) {
 	if !sharding.ValidVnodeCount(s.VnodeCount) && !b.has("sharding.vnode_count") {
 		b.add("sharding.vnode_count", "must be a power of two from 16 to 65536, not %d", s.VnodeCount)
 	}
+	b.oneOf("sharding.pool_mode", s.PoolMode, PoolTransaction, PoolSession)
 	b.oneOf("sharding.replica_policy", s.ReplicaPolicy, ReplicaPrimary, ReplicaOK, ReplicaPrefer)
 	b.oneOf("sharding.two_phase_commit", s.TwoPhaseCommit, "required", "off")
 	b.atLeast("sharding.max_connections", s.MaxConnections, 1)

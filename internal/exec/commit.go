@@ -64,6 +64,7 @@ func (x *Exec) commit() (string, error) {
 	if !committed {
 		x.forgetSets()
 		x.Settings.restore(x.txn.before)
+		x.tellBack()
 	}
 	x.ended(multi, committed)
 	x.lastEnd = out.State

@@ -117,6 +117,7 @@ type Exec struct {
 	cursors  map[string]cursor
 	pinned   []*part // connections that the session keeps
 	pinsLost *pgerr.Error
+	keepAll  bool // sharding.pool_mode = session
 	closing  bool
 	// temps are the session's temporary relations, on the home shard.
 	temps     map[string]struct{}
@@ -209,6 +210,9 @@ func (x *Exec) acquire(shard int) (*part, error) {
 	}
 	p := x.Commons.part()
 	p.shard, p.conn = shard, c
+	if x.keepAll {
+		p.pinned = plan.PinMode
+	}
 	if c.Generation != x.generation && x.start != nil {
 		x.keepStart(c)
 	}
@@ -367,6 +371,9 @@ var errBadFrame = errors.New("exec: invalid message length from the shard")
 func (x *Exec) tell(name, value string) bool {
 	if have, ok := x.Told[name]; ok && have == value || x.Told == nil {
 		return false
+	}
+	if x.txn.block && x.txn.told == nil {
+		x.txn.told = x.Told
 	}
 	told := maps.Clone(x.Told)
 	told[name] = value

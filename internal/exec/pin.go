@@ -377,3 +377,29 @@ func (x *Exec) DiscardPinned(what string) error {
 	}
 	return err
 }
+
+// Warn tells the client a warning.
+func (x *Exec) Warn(code, message string) { x.notice("WARNING", code, message) }
+
+// KeepAll is sharding.pool_mode: with session every connection that the session gets
+// stays with it.
+func (x *Exec) KeepAll(on bool) {
+	if x.keepAll = on; on {
+		for _, p := range x.txn.parts {
+			p.pinned |= plan.PinMode
+		}
+		return
+	}
+	x.unpin(plan.PinMode)
+}
+
+// Ask runs a query of the router's own on the home shard, in the client's transaction
+// where one is open, and yields its rows as text; nil is NULL.
+func (x *Exec) Ask(sql string) ([][]*string, error) {
+	own := x.find(x.Place.Home) == nil && !x.txn.block
+	rows, err := x.Rows(x.Place.Home, sql)
+	if own {
+		x.unbindAll()
+	}
+	return rows, err
+}

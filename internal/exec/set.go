@@ -13,7 +13,7 @@ import (
 // PostgreSQL itself checks the value, on a backend; the session then keeps it in
 // the form that SHOW gives.
 func (x *Exec) Set(c *plan.Control, a *plan.Args) error {
-	if c.Kind == plan.SetTransaction && x.txn.block && len(x.txn.parts) == 0 {
+	if c.Kind == plan.SetTransaction && x.txn.block && len(x.txn.parts) == 0 && len(x.txn.saves) == 0 {
 		// Nothing has begun anywhere: it is a part of BEGIN.
 		x.txn.begin += " " + c.Options
 		x.txn.readOnly = x.txn.readOnly || c.ReadOnly
@@ -45,8 +45,13 @@ func (x *Exec) Set(c *plan.Control, a *plan.Args) error {
 	}
 	x.keep(c, values)
 	if c.Kind == plan.SetTransaction && x.txn.block {
-		x.txn.begin += " " + c.Options // for shards that join later
-		x.txn.readOnly = x.txn.readOnly || c.ReadOnly
+		// For shards that join later; behind a savepoint it goes with that.
+		if len(x.txn.saves) > 0 {
+			x.Settings.journal = append(x.Settings.journal, setting{value: "SET TRANSACTION " + c.Options})
+		} else {
+			x.txn.begin += " " + c.Options
+			x.txn.readOnly = x.txn.readOnly || c.ReadOnly
+		}
 	}
 	if !x.txn.block {
 		parts[0].conn.Settings, parts[0].conn.SettingsKey = x.Settings.now, x.Settings.key

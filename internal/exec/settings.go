@@ -211,6 +211,9 @@ func setStatement(name, value string, local bool) string {
 
 func quoteIdent(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
 
+// QuoteLiteral writes a text as a literal that every server reads alike.
+func QuoteLiteral(s string) string { return quoteLiteral(s) }
+
 func quoteLiteral(s string) string {
 	q := "'" + strings.ReplaceAll(s, "'", "''") + "'"
 	if strings.Contains(s, `\`) {

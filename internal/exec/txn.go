@@ -21,7 +21,8 @@ type txn struct {
 	saves           []savepoint
 	before          saved // settings at BEGIN
 	listens         []listening
-	times           plan.Times // of the transaction, once several shards share them
+	told            map[string]string // what the client knew at BEGIN, where it was told more since
+	times           plan.Times        // of the transaction, once several shards share them
 }
 
 type savepoint struct {
@@ -201,9 +202,26 @@ func (x *Exec) rollback() error {
 		}
 	}
 	x.Settings.restore(x.txn.before)
+	x.tellBack()
 	x.ended(multi, false)
 	x.lastEnd = twophase.Aborted
 	return fatal
+}
+
+// tellBack tells the client what a rollback has taken back of the settings that it
+// was told.
+func (x *Exec) tellBack() {
+	told := x.txn.told
+	if told == nil {
+		return
+	}
+	x.txn.told = nil
+	for name, v := range told {
+		if x.Told[name] != v {
+			x.Client.SetOut(pgwire.AppendParameterStatus(x.Client.OutBuf(), name, v))
+		}
+	}
+	x.Told = told
 }
 
 // ended closes the books on a block.

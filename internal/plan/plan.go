@@ -335,6 +335,8 @@ type Control struct {
 	ParamTypeNames       []string // PREPARE name (int, text)
 	Args                 []Source // EXECUTE name (...): constants only, each the text of a parameter (Value.String(), or Null)
 	ArgsStart, ArgsEnd   int      // the argument list in the text, with parentheses; equal when absent
+	// ArgSpans bound the arguments where one must be computed by a server.
+	ArgSpans [][2]int
 }
 
 // DDLPlan is a change of schemas on all shards.

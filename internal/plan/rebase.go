@@ -57,6 +57,7 @@ func (p *Plan) copied() *Plan {
 	}
 	if p.Control != nil {
 		k := *p.Control
+		k.ArgSpans = append([][2]int(nil), k.ArgSpans...)
 		c.Control = &k
 	}
 	return &c
@@ -78,6 +79,9 @@ func (p *Plan) positions() []*int {
 	}
 	if k := p.Control; k != nil {
 		out = append(out, &k.InnerStart, &k.InnerEnd, &k.ArgsStart, &k.ArgsEnd)
+		for i := range k.ArgSpans {
+			out = append(out, &k.ArgSpans[i][0], &k.ArgSpans[i][1])
+		}
 	}
 	return out
 }

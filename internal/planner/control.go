@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/sharding-system/sharding"
 	"github.com/sharding-system/sharding/internal/pgerr"
@@ -157,13 +158,13 @@ func setValue(name string, args []*pg.Node) string {
 }
 
 // routerSettings are the sharding.* settings that clients may set.
-var routerSettings = wordSet("key shard replica_policy fanout transaction")
+var routerSettings = wordSet("key shard replica_policy fanout transaction pool_mode")
 
 // checkSetting refuses settings under which the proofs would not hold.
 func (p *planner) checkSetting(c *plan.Control) error {
 	if name, ok := strings.CutPrefix(c.Name, settingPrefix); ok && !routerSettings[name] {
 		return pgerr.New(pgerr.CantChangeRuntimeParam, "parameter \"%s\" cannot be changed", c.Name).
-			WithHint("The settings of the router are sharding.key, sharding.shard, sharding.replica_policy, sharding.fanout and sharding.transaction.")
+			WithHint("The settings of the router are sharding.key, sharding.shard, sharding.replica_policy, sharding.fanout, sharding.transaction and sharding.pool_mode.")
 	}
 	off := contains([]string{"off", "false", "no", "0", "f", "n", "of", "fa", "fal", "fals"}, lower(c.Value))
 	switch c.Name {
@@ -248,20 +249,70 @@ func typeText(t *pg.TypeName) string {
 
 func (p *planner) execute(c *plan.Control, s *pg.ExecuteStmt) error {
 	c.Kind, c.Name = plan.Execute, s.GetName()
+	computed := false
 	for _, n := range s.GetParams() {
 		text, null, ok := constantText(n)
-		if !ok {
-			return p.refuse(pgerr.UnknownStatement, location(n), "an argument of EXECUTE is not a constant").
-				WithHint("Give constants, or use the extended protocol.")
+		if !ok || n.GetAConst() == nil || n.GetAConst().GetFval() != nil {
+			computed = true
+			if err := p.computable(n); err != nil {
+				return err
+			}
 		}
 		c.Args = append(c.Args, plan.Source{Kind: plan.Const, Type: sharding.KeyText, Typmod: -1, Value: sharding.Text(text), Null: null})
 	}
 	if i := p.tokenAt(p.first) + 2; p.word(i) == "(" {
 		if end := p.closing(i); end > 0 {
 			c.ArgsStart, c.ArgsEnd = p.span(i, end)
+			if computed {
+				c.ArgSpans = p.listSpans(i+1, end)
+			}
 		}
 	}
+	if computed && len(c.ArgSpans) != len(c.Args) {
+		return p.refuse(pgerr.UnknownStatement, -1, "the arguments of EXECUTE cannot be told apart")
+	}
 	return nil
+}
+
+// computable refuses what an argument of EXECUTE may not have: a server computes it
+// apart from the statement.
+func (p *planner) computable(n *pg.Node) error {
+	var err error
+	walk(n, func(m proto.Message) bool {
+		switch e := m.(type) {
+		case *pg.SubLink:
+			err = pgerr.New(pgerr.FeatureNotSupported, "cannot use subquery in EXECUTE parameter").WithPosition(p.at(e.GetLocation()))
+		case *pg.FuncCall:
+			name := nameOf(e.GetFuncname())
+			if len(p.userFunctions(name)) > 0 || unsafeFunctions[name.Name] || sequenceFunctions[name.Name] || name.Name == "set_config" || strings.HasPrefix(name.Name, "pg_") {
+				err = p.refuse(pgerr.UnknownStatement, e.GetLocation(), "function %s in an argument of EXECUTE", name.Name).
+					WithHint("Compute the value first and give it as a constant.")
+			}
+		}
+		return err == nil
+	})
+	return err
+}
+
+// listSpans are the bytes of the elements of a list, tokens from first up to the
+// closing parenthesis at end.
+func (p *planner) listSpans(first, end int) (out [][2]int) {
+	depth, start := 0, first
+	for i := first; i <= end; i++ {
+		switch w := p.word(i); {
+		case w == "(" || w == "[":
+			depth++
+		case (w == ")" || w == "]") && i < end:
+			depth--
+		case i == end || w == "," && depth == 0:
+			if i > start {
+				from, to := p.span(start, i-1)
+				out = append(out, [2]int{from, to})
+			}
+			start = i + 1
+		}
+	}
+	return out
 }
 
 // constantText is a constant's value as the text of a parameter.

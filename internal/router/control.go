@@ -26,6 +26,10 @@ func (s *session) control(p *plan.Plan, a *plan.Args) error {
 		return err
 	}
 	switch c.Kind {
+	case plan.Set, plan.Reset, plan.SetTransaction, plan.SetSessionCharacteristics:
+		s.setInPipeline(c)
+	}
+	switch c.Kind {
 	case plan.Set, plan.Reset:
 		if isSharding(c.Name) {
 			return s.setSharding(c)
@@ -121,7 +125,18 @@ func (s *session) setSharding(c *plan.Control) error {
 	if c.Default {
 		value = ""
 	}
-	switch c.Name {
+	if err := s.setOwn(c.Name, value, c.Value); err != nil {
+		return err
+	}
+	return s.tagged(verb, nil)
+}
+
+// setOwn gives a setting of the router's own a value, in lower case and as it was
+// written; "" is the default.
+func (s *session) setOwn(name, value, written string) error {
+	switch name {
+	case "sharding.pool_mode":
+		return s.setPoolMode(value, written)
 	case "sharding.fanout", "sharding.transaction":
 		var single bool
 		switch value {
@@ -129,9 +144,9 @@ func (s *session) setSharding(c *plan.Control) error {
 		case "single":
 			single = true
 		default:
-			return pgerr.New(pgerr.InvalidParameterValue, "invalid value for parameter %q: %q", c.Name, c.Value).WithHint("Available values: any, single.")
+			return pgerr.New(pgerr.InvalidParameterValue, "invalid value for parameter %q: %q", name, written).WithHint("Available values: any, single.")
 		}
-		if c.Name == "sharding.fanout" {
+		if name == "sharding.fanout" {
 			s.fanout = single
 		} else {
 			s.single = single
@@ -143,13 +158,13 @@ func (s *session) setSharding(c *plan.Control) error {
 		}
 	case "sharding.key", "sharding.shard":
 		if value != "" {
-			return pgerr.New(pgerr.FeatureNotSupported, "routing by hand (%s) is not supported by this version", c.Name).
+			return pgerr.New(pgerr.FeatureNotSupported, "routing by hand (%s) is not supported by this version", name).
 				WithHint("Name the shard key in the statement itself.")
 		}
 	default:
-		return pgerr.New(pgerr.UndefinedObject, "unrecognized configuration parameter %q", c.Name)
+		return pgerr.New(pgerr.UndefinedObject, "unrecognized configuration parameter %q", name)
 	}
-	return s.tagged(verb, nil)
+	return nil
 }
 
 // discard is DISCARD.
@@ -161,6 +176,7 @@ func (s *session) discard(c *plan.Control) error {
 		}
 		s.dropStatements()
 		s.fanout, s.single = false, false
+		_ = s.setPoolMode("", "")
 		if err := s.x.Discard(); err != nil {
 			return err
 		}
@@ -200,12 +216,13 @@ func (s *session) prepare(p *plan.Plan, a *plan.Args) error {
 	if _, ok := s.stmts[c.Name]; ok {
 		return pgerr.New(pgerr.DuplicatePreparedStatement, "prepared statement %q already exists", c.Name)
 	}
-	if len(c.ParamTypeNames) > 0 {
-		return pgerr.New(pgerr.FeatureNotSupported, "PREPARE with parameter types is not supported by this version").
-			WithHint("Leave the types out, or prepare by the protocol, as drivers do.")
-	}
 	// The text is the message's, which the next one overwrites.
-	st, err := s.newStatement(c.Name, strings.Clone(a.SQL[c.InnerStart:c.InnerEnd]), nil, []byte{0, 0})
+	sql := strings.Clone(a.SQL[c.InnerStart:c.InnerEnd])
+	oids, rest, err := s.typesNamed(c.ParamTypeNames)
+	if err != nil {
+		return err
+	}
+	st, err := s.newStatement(c.Name, sql, oids, rest)
 	if err != nil {
 		return err
 	}
@@ -233,15 +250,9 @@ func (s *session) execute(p *plan.Plan, a *plan.Args) error {
 		return pgerr.New(pgerr.SyntaxError, "wrong number of parameters for prepared statement %q", c.Name).
 			WithDetail("Expected %d parameters but got %d.", len(st.Types), len(c.Args))
 	}
-	vals := make([][]byte, len(c.Args))
-	for i := range c.Args {
-		v, null, err := c.Args[i].Text(a)
-		if err != nil {
-			return err
-		}
-		if !null {
-			vals[i] = append([]byte{}, v...)
-		}
+	vals, err := s.arguments(st, c, a)
+	if err != nil {
+		return err
 	}
 	return s.executeText(st, vals)
 }

@@ -57,14 +57,16 @@ type Options struct {
 	MaxClients        int
 	MaxMessage        int
 	IdleClientTimeout time.Duration
-	MaxConnections    int
-	ConnectionTTL     time.Duration
-	AcquireTimeout    time.Duration
-	ReadTimeout       time.Duration
-	WriteTimeout      time.Duration
-	IdleTimeout       time.Duration
-	MaxLoops          int // event loops; the number of processors where 0
-	Version           string
+	// SessionPool is sharding.pool_mode: session, unless a session says otherwise.
+	SessionPool    bool
+	MaxConnections int
+	ConnectionTTL  time.Duration
+	AcquireTimeout time.Duration
+	ReadTimeout    time.Duration
+	WriteTimeout   time.Duration
+	IdleTimeout    time.Duration
+	MaxLoops       int // event loops; the number of processors where 0
+	Version        string
 }
 
 func (o *Options) withDefaults() {

@@ -61,7 +61,8 @@ type session struct {
 	owed    []*exec.Stmt // parsed, but not sent to a shard yet
 	broken  bool         // a pipeline failed: skip to its Sync
 
-	temps temporaries
+	temps       temporaries
+	sessionPool bool // sharding.pool_mode = session
 
 	fanout, single bool // sharding.fanout, sharding.transaction = single
 	hintKey        string

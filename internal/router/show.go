@@ -48,6 +48,7 @@ var shows = map[string]struct {
 func (s *session) show(name string) error {
 	sh, ok := shows[strings.TrimPrefix(name, "sharding.")]
 	if !ok {
+		name = "sharding." + strings.TrimPrefix(name, "sharding.")
 		if v, ok := s.settingValue(name); ok {
 			return s.table("SHOW", []column{{name, oidText}}, [][]string{{v}})
 		}
@@ -63,6 +64,8 @@ func (s *session) settingValue(name string) (string, bool) {
 		return anyOrSingle(s.fanout), true
 	case "sharding.transaction":
 		return anyOrSingle(s.single), true
+	case "sharding.pool_mode":
+		return map[bool]string{false: "transaction", true: "session"}[s.sessionPool], true
 	case "sharding.replica_policy":
 		return "primary", true
 	case "sharding.key", "sharding.shard":
@@ -122,7 +125,7 @@ func (s *session) ownColumns(st *exec.Stmt) []pgwire.FieldDescription {
 		if sh, ok := shows[strings.TrimPrefix(c.Name, "sharding.")]; ok {
 			return fields(sh.columns)
 		}
-		return fields([]column{{c.Name, oidText}})
+		return fields([]column{{"sharding." + strings.TrimPrefix(c.Name, "sharding."), oidText}})
 	case plan.ExplainSharding:
 		return fields([]column{{"QUERY PLAN", oidText}})
 	}

@@ -292,7 +292,11 @@ func (r *Router) open(t *loop.Task, c *loop.Conn, cred *backend.Credentials, dat
 		r: r, t: t, c: c, ks: ks, ls: r.loopState(t.Loop()), user: cred.User, database: database,
 		started: time.Now(), identity: rand.Uint64(),
 	}
+	own := ownSettings(startup)
 	s.init(cred, startup)
+	if err := s.startOwn(own); err != nil {
+		return nil, err
+	}
 	told, err := s.x.ApplyStartup()
 	if err != nil {
 		s.x.Close()
