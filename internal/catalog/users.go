@@ -132,3 +132,18 @@ func (c *Catalog) DeleteUser(ctx context.Context, name string, version int64, gu
 	ch.do(clientv3.OpDelete(key))
 	return ch.commit(ctx)
 }
+
+// RenameUser puts u, whose name must be free, in the place of old, in one step.
+func (c *Catalog) RenameUser(ctx context.Context, old, u User, guards ...Guard) (int64, error) {
+	op := "rename user " + strconv.Quote(old.Name)
+	if err := u.Validate(); err != nil {
+		return 0, &Error{Op: op, Kind: ErrInvalid, Err: err}
+	}
+	key := c.keys.user(old.Name)
+	ch := c.change(op, guards)
+	ch.existing(key, old.Version, "user "+strconv.Quote(old.Name))
+	ch.at(c.keys.user(u.Name), 0, "user "+strconv.Quote(u.Name))
+	ch.do(clientv3.OpDelete(key))
+	ch.put(c.keys.user(u.Name), u)
+	return ch.commit(ctx)
+}

@@ -85,6 +85,12 @@ func conflict(code, format string, args ...any) *apiError {
 	return fail(http.StatusConflict, code, format, args...)
 }
 
+// isConflict says whether an error is such a refusal.
+func isConflict(err error) bool {
+	var e *apiError
+	return errors.As(err, &e) && e.status == http.StatusConflict
+}
+
 func notFound(code, format string, args ...any) *apiError {
 	return fail(http.StatusNotFound, code, format, args...)
 }

@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -102,12 +103,14 @@ func (s *Server) reconcile(ctx context.Context) {
 	}
 	_, err := s.onServers(ctx, snap, func(sh catalog.Shard) error {
 		return s.with(ctx, sh, maintenanceDatabase, func(conn *pgx.Conn) error {
-			for _, u := range snap.Users {
-				if err := ensureRole(ctx, conn, *u); err != nil {
-					return err
+			var failed []error
+			for _, u := range s.snapshot().Users { // as it is now: a router may have changed it
+				// One that stands in the way (a superuser, say) does not keep the others.
+				if err := ensureRole(ctx, conn, *u); err != nil && !isConflict(err) {
+					failed = append(failed, err)
 				}
 			}
-			return nil
+			return errors.Join(failed...)
 		})
 	})
 	if err != nil && ctx.Err() == nil {

@@ -77,7 +77,8 @@ func sameRole(ctx context.Context, conn *pgx.Conn, u catalog.User, login bool, l
 		return false, fmt.Errorf("reading role %s: %w", u.Name, err)
 	}
 	sameUntil := (until == nil) == (u.ValidUntil == nil) && (until == nil || until.Equal(*u.ValidUntil))
-	return password != nil && *password == u.Verifier && sameUntil && login == u.CanLogin && limit == u.ConnLimit, nil
+	samePassword := password == nil && u.Verifier == "" || password != nil && *password == u.Verifier
+	return samePassword && sameUntil && login == u.CanLogin && limit == u.ConnLimit, nil
 }
 
 func alterRole(ctx context.Context, conn *pgx.Conn, verb string, u catalog.User) error {
@@ -96,6 +97,8 @@ func alterRole(ctx context.Context, conn *pgx.Conn, verb string, u catalog.User)
 	b.WriteString(" VALID UNTIL " + quoteText(until))
 	if u.Verifier != "" {
 		b.WriteString(" PASSWORD " + quoteText(u.Verifier))
+	} else {
+		b.WriteString(" PASSWORD NULL")
 	}
 	if err := keepFromLog(ctx, conn); err != nil {
 		return err

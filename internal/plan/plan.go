@@ -355,6 +355,8 @@ type DDLPlan struct {
 	RequireEmpty []Name
 	// HomeOnly: objects that live on the home shard only.
 	HomeOnly bool
+	// Role: the statement changes roles; nil for all others.
+	Role *RoleChange
 }
 
 // Declaration is a table's kind as CREATE TABLE or ALTER TABLE gave it.

@@ -59,8 +59,8 @@ func (p *planner) ddl(n *pg.Node) error {
 func (p *planner) otherDDL(n *pg.Node) error {
 	switch s := n.GetNode().(type) {
 	case *pg.Node_CreateRoleStmt, *pg.Node_AlterRoleStmt, *pg.Node_AlterRoleSetStmt, *pg.Node_DropRoleStmt, *pg.Node_GrantRoleStmt:
-		p.p.Operation = "role"
-	case *pg.Node_GrantStmt, *pg.Node_AlterDefaultPrivilegesStmt, *pg.Node_ReassignOwnedStmt, *pg.Node_AlterDatabaseSetStmt,
+		return p.role(n)
+	case *pg.Node_GrantStmt, *pg.Node_AlterDefaultPrivilegesStmt, *pg.Node_ReassignOwnedStmt, *pg.Node_DropOwnedStmt, *pg.Node_AlterDatabaseSetStmt,
 		*pg.Node_CommentStmt, *pg.Node_SecLabelStmt, *pg.Node_CreateFunctionStmt, *pg.Node_AlterFunctionStmt,
 		*pg.Node_CreateTrigStmt, *pg.Node_CreateSeqStmt, *pg.Node_AlterSeqStmt, *pg.Node_DefineStmt, *pg.Node_CreateDomainStmt,
 		*pg.Node_AlterDomainStmt, *pg.Node_CompositeTypeStmt, *pg.Node_CreateEnumStmt, *pg.Node_AlterEnumStmt, *pg.Node_CreateRangeStmt,
@@ -79,12 +79,11 @@ func (p *planner) otherDDL(n *pg.Node) error {
 		*pg.Node_CreateTableSpaceStmt, *pg.Node_DropTableSpaceStmt, *pg.Node_AlterTableSpaceOptionsStmt, *pg.Node_AlterTableMoveAllStmt,
 		*pg.Node_AlterSystemStmt, *pg.Node_LoadStmt, *pg.Node_CreateSubscriptionStmt, *pg.Node_AlterSubscriptionStmt,
 		*pg.Node_DropSubscriptionStmt, *pg.Node_CreatePublicationStmt, *pg.Node_AlterPublicationStmt,
-		*pg.Node_CreateEventTrigStmt, *pg.Node_AlterEventTrigStmt, *pg.Node_DropOwnedStmt:
+		*pg.Node_CreateEventTrigStmt, *pg.Node_AlterEventTrigStmt:
 		return p.refuse(pgerr.ServerCommand, -1, "this command is for one server or database")
 	default:
 		return p.refuse(pgerr.UnknownStatement, -1, "a statement of kind %T is not known to the router", s)
 	}
-	return nil
 }
 
 // checkDefinition refuses an operator "=" of the user's: the prover takes "="
@@ -265,6 +264,9 @@ func (p *planner) rename(s *pg.RenameStmt) error {
 		if r != nil && isKey(p.declaration(r), s.GetSubname()) {
 			return p.refuse(pgerr.KeyColumnChange, s.GetRelation().GetLocation(), "column %s is part of the shard key of table %s", s.GetSubname(), r.Name)
 		}
+	case pg.ObjectType_OBJECT_ROLE:
+		p.p.Operation = "role"
+		p.p.DDL.Role = &plan.RoleChange{Kind: plan.RoleRename, Names: []plan.RoleName{{Name: s.GetSubname()}}, NewName: s.GetNewname()}
 	case pg.ObjectType_OBJECT_DATABASE:
 		return p.refuse(pgerr.ServerCommand, -1, "ALTER DATABASE ... RENAME")
 	case pg.ObjectType_OBJECT_SCHEMA:

@@ -67,7 +67,8 @@ func (s *session) plan(sql string, types []uint32) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cacheable && s.ks.state.Load() == c.state {
+	// The text of a role's statement may hold a password.
+	if cacheable && s.ks.state.Load() == c.state && (p.DDL == nil || p.DDL.Role == nil) {
 		c.keep(s, sql, p)
 	}
 	return p, nil

@@ -30,6 +30,7 @@ type ddl struct {
 	touched map[catalog.TableName]struct{} // where start and tabs may differ, or have differed
 	schema  *schema.Snapshot               // the schema as the transaction sees it; nil: the keyspace's
 	saves   []saved                        // at the transaction's savepoints
+	roles   []roleChange                   // for the catalog, once committed
 }
 
 // tables are the declarations that a statement is planned with.
@@ -51,7 +52,7 @@ func (s *session) define(p *plan.Plan, a *plan.Args, sole bool) error {
 		if p.DDL.CatalogOnly || !sole && !p.NotInBlock {
 			s.x.OpenImplicit()
 		}
-		err = s.runDDL(p, a)
+		err = s.runDefinition(p, a)
 	}
 	if err != nil {
 		s.x.Fail()
@@ -59,6 +60,21 @@ func (s *session) define(p *plan.Plan, a *plan.Args, sole bool) error {
 	}
 	s.forget(p.DDL)
 	return s.endDDL(p, nil, sole)
+}
+
+// runDefinition is runDDL, and what goes with it where roles are changed.
+func (s *session) runDefinition(p *plan.Plan, a *plan.Args) error {
+	if p.DDL.Role == nil {
+		return s.runDDL(p, a)
+	}
+	p, changes, err := s.beginRole(p, a)
+	if err == nil {
+		err = s.runDDL(p, a)
+	}
+	if err == nil {
+		err = s.roleRan(changes)
+	}
+	return err
 }
 
 func (s *session) runDDL(p *plan.Plan, a *plan.Args) error {
@@ -193,12 +209,20 @@ func (d *ddl) settle(s *session, end twophase.State) error {
 		}
 		return nil
 	}
+	if end == twophase.Committed {
+		s.rekeyed(done.roles)
+	}
 	s.refresh()
 	return nil
 }
 
 // settle brings the catalog to a transaction's outcome.
 func (r *Router) settle(ctx context.Context, keyspace string, d *ddl, end twophase.State) error {
+	if end == twophase.Committed {
+		if err := r.recordRoles(ctx, keyspace, d.roles); err != nil {
+			return fmt.Errorf("record a change of roles: %w", err)
+		}
+	}
 	names := slices.Collect(maps.Keys(d.touched))
 	changed, err := r.recordTables(ctx, keyspace, d.lock, names, d.wanted(end), end != twophase.InDoubt)
 	if err != nil || changed || end == twophase.Aborted {

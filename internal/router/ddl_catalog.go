@@ -24,6 +24,7 @@ type saved struct {
 	name   string
 	tabs   declarations
 	schema *schema.Snapshot
+	roles  int // how many changes of roles
 }
 
 func keyOf(n catalog.TableName) string { return n.Schema + "." + n.Name }
@@ -200,7 +201,7 @@ func (s *session) takeBack(tabs declarations) {
 // savepoint follows SAVEPOINT, RELEASE and ROLLBACK TO that have succeeded.
 func (d *ddl) savepoint(c *plan.Control) {
 	if c.Kind == plan.Savepoint {
-		d.saves = append(d.saves, saved{c.Name, d.tabs, d.schema})
+		d.saves = append(d.saves, saved{c.Name, d.tabs, d.schema, len(d.roles)})
 		return
 	}
 	at := d.save(c.Name)
@@ -212,6 +213,7 @@ func (d *ddl) savepoint(c *plan.Control) {
 		if d.lock != nil {
 			d.tabs, d.schema = d.at(at), d.saves[at].schema
 		}
+		d.roles = d.roles[:d.saves[at].roles]
 		d.saves = d.saves[:at+1]
 	}
 }
