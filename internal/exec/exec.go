@@ -222,7 +222,7 @@ func (x *Exec) acquire(shard int) (*part, error) {
 		if c, err = pool.Acquire(x.T, x.Cred); err != nil {
 			return nil, x.refused(shard, err)
 		}
-		p = x.newPart()
+		p = x.Commons.part()
 		p.shard, p.conn = shard, c
 		err = x.ensureSettings(p)
 	}
