@@ -208,6 +208,21 @@ func (x *Exec) acquire(shard int) (*part, error) {
 	if err != nil {
 		return nil, x.refused(shard, err)
 	}
+	p := x.partOn(shard, c)
+	err = x.ensureSettings(p)
+	if err != nil && !Fatal(err) && p.lost {
+		// It was dead before anything of the statement was sent.
+		if c, err = pool.Acquire(x.T, x.Cred); err != nil {
+			return nil, x.refused(shard, err)
+		}
+		p = x.partOn(shard, c)
+		err = x.ensureSettings(p)
+	}
+	return p, err
+}
+
+// partOn is a part on a connection just acquired.
+func (x *Exec) partOn(shard int, c *backend.Conn) *part {
 	p := x.Commons.part()
 	p.shard, p.conn = shard, c
 	if x.keepAll {
@@ -216,17 +231,7 @@ func (x *Exec) acquire(shard int) (*part, error) {
 	if c.Generation != x.generation && x.start != nil {
 		x.keepStart(c)
 	}
-	err = x.ensureSettings(p)
-	if err != nil && !Fatal(err) && p.lost {
-		// It was dead before anything of the statement was sent.
-		if c, err = pool.Acquire(x.T, x.Cred); err != nil {
-			return nil, x.refused(shard, err)
-		}
-		p = x.Commons.part()
-		p.shard, p.conn = shard, c
-		err = x.ensureSettings(p)
-	}
-	return p, err
+	return p
 }
 
 // refused is the error for a connection that was not to be had.
