@@ -47,7 +47,7 @@ func TestFlags(t *testing.T) {
 	local := map[string]any{"host": "127.0.0.1"}
 	good := file("good", map[string]any{
 		"server": local, "postgres": local, "metadata": map[string]any{"endpoints": []string{"127.0.0.1:1"}},
-		"security": map[string]any{"jwt_secret": secret}, "sharding": map[string]any{"replica_policy": "replica_ok"},
+		"security": map[string]any{"jwt_secret": secret}, "observability": map[string]any{"enable_tracing": true},
 	})
 	public := file("public", map[string]any{
 		"server": local, "metadata": map[string]any{"endpoints": []string{"127.0.0.1:1"}}, "security": map[string]any{"jwt_secret": secret},
@@ -66,7 +66,7 @@ func TestFlags(t *testing.T) {
 	}{
 		{name: "version", args: []string{"--version"}, out: "sharding-router unknown"},
 		{name: "check", args: []string{"--config", good, "--check-config"}, out: "the configuration is valid"},
-		{name: "warnings", args: []string{"--config", good, "--check-config"}, out: "warning: sharding.replica_policy"},
+		{name: "warnings", args: []string{"--config", good, "--check-config"}, out: "warning: observability.enable_tracing"},
 		{name: "trust on loopback", args: []string{"--config", good, "--check-config", "--insecure-trust"}, out: "the configuration is valid"},
 		{name: "trust for all", args: []string{"--config", public, "--check-config", "--insecure-trust"}, fail: "postgres.host"},
 		{name: "embedded", args: []string{"--config", embeddedEtcd, "--check-config"}, fail: "metadata.type"},

@@ -135,6 +135,7 @@ func (s *server) options(cat *catalog.Catalog, metrics *telemetry.RouterMetrics)
 		ServiceUser:  c.Credentials.Username, ServicePassword: c.Credentials.Password.Reveal(),
 		MaxClients: c.Postgres.MaxClients, IdleClientTimeout: c.Postgres.IdleClientTimeout.D(), SessionPool: c.Sharding.PoolMode == config.PoolSession,
 		MaxConnections: c.Sharding.MaxConnections, ConnectionTTL: c.Sharding.ConnectionTTL.D(), AcquireTimeout: c.Sharding.AcquireTimeout.D(),
+		ReplicaPolicy: c.Sharding.ReplicaPolicy, MaxReplicaLag: c.Sharding.MaxReplicaLag.D(),
 		ReadTimeout: c.Server.ReadTimeout.D(), WriteTimeout: c.Server.WriteTimeout.D(), IdleTimeout: c.Server.IdleTimeout.D(),
 	}
 	for _, old := range c.Security.JWTPreviousSecrets {

@@ -18,6 +18,9 @@ type Key struct {
 	Addr     string // host:port
 	Database string
 	Role     string
+	// ReadOnly: sessions begin with default_transaction_read_only on, so that
+	// nothing is written although the server, a replica, may have been promoted.
+	ReadOnly bool
 }
 
 // Conn is one connection to a shard. All fields are for the session that holds

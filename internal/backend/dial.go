@@ -58,6 +58,11 @@ var watchfulOptions = []pgwire.Param{
 	{Name: "client_connection_check_interval", Value: "2s"},
 }
 
+// readOnlyOptions are those of a Key that is ReadOnly.
+var readOnlyOptions = []pgwire.Param{
+	{Name: "default_transaction_read_only", Value: "on"},
+}
+
 func refusesOption(err error) bool {
 	return pgerr.Has(err, pgerr.UndefinedObject) || pgerr.Has(err, pgerr.InvalidParameterValue)
 }
@@ -102,6 +107,9 @@ func greet(rw io.ReadWriter, key Key, cred *Credentials, watchful, standby bool)
 	params := append([]pgwire.Param{{Name: "user", Value: key.Role}, {Name: "database", Value: key.Database}}, startupOptions...)
 	if watchful {
 		params = append(params, watchfulOptions...)
+	}
+	if key.ReadOnly {
+		params = append(params, readOnlyOptions...)
 	}
 	hello, err := pgwire.AppendStartup(nil, pgwire.Version30, params)
 	if err != nil {

@@ -31,14 +31,18 @@ type Cluster struct {
 	Etcd    *etcdtest.Server
 	Catalog *catalog.Catalog
 	Servers []*pgtest.Server
-	Router  *router.Router
-	Log     *Log
-	options router.Options
+	// Replicas of each server.
+	Replicas [][]*pgtest.Server
+	Router   *router.Router
+	Log      *Log
+	options  router.Options
 }
 
 // Options of a cluster.
 type Options struct {
 	Servers int // PostgreSQL servers; 4 where 0
+	// Replicas is how many streaming replicas each server has.
+	Replicas int
 	// NoTrust: the servers ask for passwords (SCRAM); the router logs itself in
 	// as each one's superuser.
 	NoTrust bool
@@ -64,6 +68,12 @@ func Start(t testing.TB, o Options) *Cluster {
 			opts = append(opts, pgtest.WithSkewedOIDs())
 		}
 		c.Servers[i] = pgtest.Start(t, opts...)
+	}
+	c.Replicas = make([][]*pgtest.Server, o.Servers)
+	for i, s := range c.Servers {
+		for range o.Replicas {
+			c.Replicas[i] = append(c.Replicas[i], s.StartReplica(t))
+		}
 	}
 	ctx := Context(t)
 	var err error
@@ -123,7 +133,12 @@ func (c *Cluster) Keyspace(t testing.TB, name string, tables ...sharding.Table) 
 		if err := os.WriteFile(password, []byte(s.Password), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		var replicas []string
+		for _, r := range c.Replicas[i] {
+			replicas = append(replicas, r.Addr())
+		}
 		shards = append(shards, catalog.Shard{
+			Replicas:     replicas,
 			PasswordFile: password,
 			ID:           id, Name: string(id), Keyspace: name, Database: name, PrimaryEndpoint: s.Addr(), Status: catalog.ShardActive, Username: s.User,
 		})

@@ -69,7 +69,7 @@ func TestGuidesFilesLoad(t *testing.T) {
 		r.Credentials.Username != "sharding_user" || r.Credentials.Password.Reveal() != "secure-password" {
 		t.Errorf("router: %s", r.Redacted())
 	}
-	if len(r.Warnings) != 2 || !strings.Contains(r.Warnings[0], "replica_policy") || !strings.Contains(r.Warnings[1], "tracing") {
+	if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "tracing") {
 		t.Errorf("router's warnings: %q", r.Warnings)
 	}
 	m, err := config.LoadManager("../../configs/manager.prod.json", env)

@@ -13,7 +13,6 @@ var notYet = []struct {
 	routerOnly    bool
 }{
 	{"postgres.query_timeout", "use statement_timeout, by SET or ALTER ROLE ... SET", false},
-	{"sharding.max_replica_lag", "reads go to primaries", false},
 	{"sharding.min_connections", "connections are opened when they are needed", false},
 	{"sharding.max_gather_bytes", "rows are not gathered yet", false},
 	{"security.jwks_path", "tokens are signed with security.jwt_secret", false},
@@ -37,12 +36,6 @@ func (l *loader) unsupported(b *binder, loaded reflect.Value) (warnings []string
 		}
 	}
 	p := l.part
-	switch p.sharding.ReplicaPolicy {
-	case ReplicaOK:
-		warnings = append(warnings, "sharding.replica_policy: reads go to primaries until replicas are supported")
-	case ReplicaPrefer:
-		b.add("sharding.replica_policy", "replica_prefer is not supported yet: reads go to primaries; use primary or replica_ok")
-	}
 	if p.observability.EnableTracing {
 		warnings = append(warnings, "observability.enable_tracing: tracing is on without an endpoint, so nothing is exported")
 	}

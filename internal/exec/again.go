@@ -146,7 +146,7 @@ func (x *Exec) repeatUnit(p *part, cause error) (*part, error) {
 }
 
 func prepareAgain(x *Exec, s *step) error {
-	p, err := x.need(s.shard)
+	p, err := x.need(s.shard, s.stmt.Plan)
 	if err != nil {
 		return err
 	}

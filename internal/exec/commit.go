@@ -33,6 +33,9 @@ func (x *Exec) commit() (string, error) {
 	if x.txn.failed {
 		return "ROLLBACK", x.rollback()
 	}
+	if x.Place.Replicas != nil {
+		x.endReplicas()
+	}
 	multi := len(x.txn.parts) > 1
 	held := x.opensHeld()
 	participants := make([]twophase.Participant, len(x.txn.parts))

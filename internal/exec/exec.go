@@ -57,6 +57,8 @@ type Place struct {
 	Shards  []sharding.ShardID
 	Members int
 	Targets []backend.Target
+	// Replicas of each shard, at most 32; nil where no shard has one.
+	Replicas [][]*backend.Replica
 	// TwoPhase is false where the keyspace forbids writes on several shards.
 	TwoPhase bool
 }
@@ -68,6 +70,8 @@ type Options struct {
 	GID func() twophase.GID
 	// Service finishes commits in doubt.
 	Service Service
+	// MaxReplicaLag bounds how old what a replica shows may be.
+	MaxReplicaLag time.Duration
 	// MaxMessage bounds a client's message during COPY, in bytes.
 	MaxMessage int
 }
@@ -93,6 +97,12 @@ type Exec struct {
 	// between transactions.
 	Place *Place
 
+	// Policy says where reads may run.
+	Policy Policy
+	// Alone says that the extended messages up to the next Sync are all there and
+	// run one portal: a replica may have them. It is the session's to set.
+	Alone bool
+
 	// Recorder takes measurements; nil drops them.
 	Recorder Recorder
 
@@ -111,6 +121,11 @@ type Exec struct {
 	ext     ext
 	pools   []*backend.Pool // by shard, for Place
 	place   *Place          // that pools is for
+	// replicas are pools as pools is; wroteAt is when the session last wrote on each
+	// shard, nil where it has not.
+	replicas [][]*backend.Pool
+	wroteAt  []time.Time
+	redo     []extOp
 
 	shbuf    []int
 	split    plan.RowSplit
@@ -152,23 +167,28 @@ type part struct {
 	wrote      bool // a statement that may write has been sent
 	skipZ      int  // answers of injected Queries to be swallowed, counted by their ReadyForQuery
 	skipErr    *pgerr.Error
-	owes       bool      // an answer is due of which nothing, or not all, has been read
-	headerSeen bool      // COPY TO: this part's header is past; COPY FROM: it is sent
-	rows       []byte    // COPY FROM: rows for the next CopyData
-	tainted    bool      // clean before another session may have it
-	cancelled  time.Time // when a cancel request was last sent for it
-	pinned     plan.Pin  // why the session keeps it
-	fresh      plan.Pin  // what the open transaction adds to that
-	look       plan.Pin  // what of it the server is to be asked about
-	told       bool      // the client knows that the connection is lost
-	pend       int       // bytes of the frame that frame() returned last
-	heard      bool      // something that it said has been taken
-	died       string    // SQLSTATE with which the server ended, if nothing was heard before
-	repeated   bool      // it took a lost part's place
-	flushed    bool      // something was sent
-	unsent     bool      // the connection was lost before anything was
-	lost       bool      // its connection ended by itself
-	big        int       // bytes of a frame that are still to be passed through
+	owes       bool             // an answer is due of which nothing, or not all, has been read
+	headerSeen bool             // COPY TO: this part's header is past; COPY FROM: it is sent
+	rows       []byte           // COPY FROM: rows for the next CopyData
+	tainted    bool             // clean before another session may have it
+	cancelled  time.Time        // when a cancel request was last sent for it
+	pinned     plan.Pin         // why the session keeps it
+	fresh      plan.Pin         // what the open transaction adds to that
+	look       plan.Pin         // what of it the server is to be asked about
+	told       bool             // the client knows that the connection is lost
+	pend       int              // bytes of the frame that frame() returned last
+	heard      bool             // something that it said has been taken
+	died       string           // SQLSTATE with which the server ended, if nothing was heard before
+	repeated   bool             // it took a lost part's place
+	flushed    bool             // something was sent
+	unsent     bool             // the connection was lost before anything was
+	lost       bool             // its connection ended by itself
+	big        int              // bytes of a frame that are still to be passed through
+	replica    *backend.Replica // the server is this one, not the shard's primary
+	guarded    bool             // the guard's row is due
+	synced     bool             // what was sent ends with a ReadyForQuery
+	settled    bool             // the replica has accepted
+	dirty      bool             // what was sent may have written
 	unit       unit
 	start      time.Time
 }
@@ -192,16 +212,7 @@ func (x *Exec) acquire(shard int) (*part, error) {
 			return p, err
 		}
 	}
-	if x.place != x.Place {
-		x.place = x.Place
-		x.pools = make([]*backend.Pool, len(x.Place.Shards))
-	}
-	pool := x.pools[shard]
-	if pool == nil {
-		tgt := x.Place.Targets[shard]
-		pool = x.Opts.Pools.Pool(x.T.Loop(), tgt, backend.Key{Addr: tgt.Addr, Database: x.Place.Database, Role: x.Role})
-		x.pools[shard] = pool
-	}
+	pool := x.pool(shard)
 	// What the client sends meanwhile must not end a wait for a connection.
 	x.T.Want(x.Client, 0)
 	c, err := pool.Acquire(x.T, x.Cred)
@@ -248,6 +259,30 @@ func (x *Exec) refused(shard int, err error) error {
 	return e
 }
 
+// forPlace makes room for the pools of a new Place.
+func (x *Exec) forPlace() {
+	if x.place == x.Place {
+		return
+	}
+	x.place, x.replicas = x.Place, nil
+	x.pools = make([]*backend.Pool, len(x.Place.Shards))
+	if x.Place.Replicas != nil {
+		x.replicas = make([][]*backend.Pool, len(x.Place.Shards))
+	}
+}
+
+// pool is that of a shard's primary.
+func (x *Exec) pool(shard int) *backend.Pool {
+	x.forPlace()
+	pool := x.pools[shard]
+	if pool == nil {
+		tgt := x.Place.Targets[shard]
+		pool = x.Opts.Pools.Pool(x.T.Loop(), tgt, backend.Key{Addr: tgt.Addr, Database: x.Place.Database, Role: x.Role})
+		x.pools[shard] = pool
+	}
+	return pool
+}
+
 // ensureSettings brings p's connection to the session's settings; a failure
 // gives p up.
 func (x *Exec) ensureSettings(p *part) error {
@@ -270,6 +305,9 @@ func (x *Exec) release(p *part) {
 	p.past()
 	if p.skipZ > 0 || p.big > 0 || p.unit.open || p.owes {
 		p.conn.Break()
+	}
+	if (p.dirty || p.wrote) && x.Place.Replicas != nil {
+		x.wrote(p.shard)
 	}
 	if p.pinned|p.fresh != 0 && x.keepPinned(p) {
 		return
@@ -430,7 +468,15 @@ func (x *Exec) frame(p *part) (byte, []byte, error) {
 // swallow takes a message that answers an injected Query.
 func (x *Exec) swallow(p *part, typ byte, msg []byte) {
 	switch typ {
+	case pgwire.TypeDataRow:
+		if p.guarded {
+			p.guardAnswer(msg[5:])
+		}
 	case pgwire.TypeErrorResponse:
+		if p.guarded {
+			p.guarded, p.skipErr = false, errNotFresh
+			return
+		}
 		if e, err := pgwire.ParseError(msg[5:]); err == nil && p.skipErr == nil {
 			p.skipErr = e
 		}
@@ -588,6 +634,7 @@ func (x *Exec) Close() {
 func (x *Exec) Move(to *Place) {
 	old, kept := x.Place, x.pinned
 	x.Place, x.pinned = to, nil
+	x.movedReplicas()
 	index := func(shard int) int { return slices.Index(to.Shards, old.Shards[shard]) }
 	for name, c := range x.cursors {
 		if c.shard = index(c.shard); c.shard < 0 {

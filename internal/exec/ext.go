@@ -22,6 +22,9 @@ type Stmt struct {
 	State any
 	// Temporary is the session's TemporaryKey that Plan was made under.
 	Temporary string
+	// Policy is what a hint in the text asks for, where Hinted.
+	Hinted bool
+	Policy Policy
 	// Types of all parameters, once a backend has described the statement.
 	Types []uint32
 }
@@ -95,6 +98,13 @@ func (x *Exec) ExtFlush() error {
 	if p == nil || !p.unit.pending() {
 		return nil
 	}
+	if p.replica != nil && !p.settled {
+		var err error
+		if p, err = x.confirm(p); err != nil {
+			x.Fail()
+			return err
+		}
+	}
 	head := p.unit.head
 	x.ownAnswers(p)
 	x.ext.steps.once(p.unit.head > head)
@@ -143,7 +153,7 @@ func (x *Exec) answerOwn(typ byte) (told bool) {
 		o.tail = appendEmpty(o.tail, typ)
 		return false
 	}
-	if p := x.ext.cur; p != nil && p.unit.pending() {
+	if p := x.ext.cur; p != nil && (p.unit.pending() || p.redoable()) {
 		p.unit.push(expectation{what: answered, typ: typ})
 		return false
 	}
@@ -151,10 +161,17 @@ func (x *Exec) answerOwn(typ byte) (told bool) {
 	return true
 }
 
-// need yields the part on shard for extended messages. A second shard in one
-// pipeline makes it a transaction over both.
-func (x *Exec) need(shard int) (*part, error) {
+// need yields the part on shard for extended messages of a statement. A second
+// shard in one pipeline makes it a transaction over both.
+func (x *Exec) need(shard int, pl *plan.Plan) (*part, error) {
 	p := x.find(shard)
+	if x.Place.Replicas != nil && pl != nil && (x.txn.block || x.Alone) {
+		var err error
+		if p, err = x.bindFor(pl, shard); err != nil {
+			x.Fail()
+			return nil, err
+		}
+	}
 	if p == nil && !x.txn.block && len(x.txn.parts) > 0 {
 		if err := x.upgrade(); err != nil {
 			return nil, err
@@ -171,6 +188,9 @@ func (x *Exec) need(shard int) (*part, error) {
 		return nil, err
 	}
 	p.unit.open = true
+	if p.replica != nil && !x.Alone {
+		p.settled = true
+	}
 	return p, nil
 }
 
@@ -262,13 +282,14 @@ func (x *Exec) closeUnits() error {
 // ExtPrepare sends a statement's Parse to a shard for the client. Where the
 // backend has the statement already, the router answers.
 func (x *Exec) ExtPrepare(s *Stmt, shard int) error {
-	p, err := x.need(shard)
+	p, err := x.need(shard, s.Plan)
 	if err != nil {
 		return err
 	}
 	told := x.parse(p, s, relayed)
 	x.ext.steps.once(len(x.ext.steps.list) > 0)
 	x.ext.steps.add(step{what: prepareAgain, stmt: s, shard: shard, told: told})
+	x.logOp(p, extOp{kind: opPrepare, stmt: s})
 	return nil
 }
 
@@ -298,7 +319,7 @@ func (x *Exec) parse(p *part, s *Stmt, what expect) (told bool) {
 
 // ExtDescribeStatement relays a Describe of a statement.
 func (x *Exec) ExtDescribeStatement(s *Stmt, shard int) error {
-	p, err := x.need(shard)
+	p, err := x.need(shard, s.Plan)
 	if err != nil {
 		return err
 	}
@@ -316,7 +337,7 @@ func (x *Exec) ExtBind(po *Portal) error {
 		x.ext.steps.off = true
 		return x.bindMany(po)
 	}
-	p, err := x.need(po.Shards[0])
+	p, err := x.need(po.Shards[0], po.Stmt.Plan)
 	if err != nil {
 		return err
 	}
@@ -329,12 +350,13 @@ func (x *Exec) ExtBind(po *Portal) error {
 		if times, err = x.timesBetween(po.Stmt.Plan); err != nil {
 			return err
 		}
-		if p, err = x.need(po.Shards[0]); err != nil {
+		if p, err = x.need(po.Shards[0], po.Stmt.Plan); err != nil {
 			return err
 		}
 	}
 	x.ext.steps.once(x.ext.steps.bound() || times != nil)
 	x.ext.steps.add(step{what: bindAgain, portal: po, shard: po.Shards[0], hide: x.hide})
+	x.logOp(p, extOp{kind: opBind, po: po})
 	return x.bindOn(p, po, nil, what, times)
 }
 
@@ -374,7 +396,7 @@ func (x *Exec) ExtClosePortal(po *Portal) error {
 		x.Answer(pgwire.TypeCloseComplete)
 		return nil
 	}
-	p, err := x.need(po.Shards[0])
+	p, err := x.need(po.Shards[0], po.Stmt.Plan)
 	if err != nil {
 		return err
 	}
@@ -389,10 +411,11 @@ func (x *Exec) ExtDescribePortal(po *Portal) error {
 	if po.many != nil {
 		return x.describeMany(po)
 	}
-	p, err := x.need(po.Shards[0])
+	p, err := x.need(po.Shards[0], po.Stmt.Plan)
 	if err != nil {
 		return err
 	}
+	x.logOp(p, extOp{kind: opDescribe, po: po})
 	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
 	p.unit.push(expectation{what: relayed})
 	x.ext.steps.add(step{what: describePortalAgain, portal: po})
@@ -407,7 +430,7 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 	if po.many != nil {
 		return x.executeMany(po, maxRows)
 	}
-	p, err := x.need(po.Shards[0])
+	p, err := x.need(po.Shards[0], po.Stmt.Plan)
 	if err != nil {
 		return err
 	}
@@ -421,6 +444,7 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 	}
 	x.LastShards = append(x.LastShards[:0], po.Shards...)
 	p.unit.ran = true
+	x.logOp(p, extOp{kind: opExecute, po: po, max: maxRows})
 	p.conn.SetOut(pgwire.AppendExecute(p.conn.OutBuf(), po.Name, maxRows))
 	p.unit.push(expectation{what: relayed})
 	x.ext.steps.once(x.ext.steps.plan != nil || po.Stmt.Plan == nil)
@@ -481,6 +505,12 @@ func (x *Exec) ExtSync(failed bool) (ready bool, err error) {
 		if p.conn.Broken() {
 			continue
 		}
+		if p.replica != nil && !p.settled {
+			var err error
+			if p, err = x.confirmSync(p); err != nil {
+				return false, x.endPipeline(err)
+			}
+		}
 		bad, copyIn, err := x.syncUnit(p, sole)
 		if err != nil && p.lost && !failed {
 			p, err = x.repeatUnit(p, err)
@@ -507,10 +537,13 @@ func (x *Exec) ExtSync(failed bool) (ready bool, err error) {
 
 // syncUnit ends the pipeline on p and relays what is left of its answers.
 func (x *Exec) syncUnit(p *part, keepReady bool) (failed, copyIn bool, err error) {
-	p.conn.SetOut(pgwire.AppendSync(p.conn.OutBuf()))
-	if err := x.flush(p); err != nil {
-		return false, false, err
+	if !p.synced {
+		p.conn.SetOut(pgwire.AppendSync(p.conn.OutBuf()))
+		if err := x.flush(p); err != nil {
+			return false, false, err
+		}
 	}
+	p.synced = false
 	return x.relay(p, atReady, keepReady)
 }
 

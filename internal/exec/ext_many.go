@@ -92,7 +92,7 @@ func (x *Exec) bindMany(po *Portal) error {
 		return err
 	}
 	for _, shard := range po.Shards {
-		if _, err := x.bind(shard); err != nil {
+		if _, err := x.bindMember(pl, shard); err != nil {
 			x.Fail()
 			return err
 		}
@@ -195,7 +195,7 @@ func (x *Exec) describeMany(po *Portal) error {
 		p, o.described = x.find(po.Shards[0]), true
 	} else {
 		var err error
-		if p, err = x.need(po.Shards[0]); err != nil {
+		if p, err = x.need(po.Shards[0], po.Stmt.Plan); err != nil {
 			return err
 		}
 	}

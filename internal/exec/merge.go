@@ -37,7 +37,9 @@ type merger struct {
 	copyOut   bool
 	headed    bool // COPY TO in binary: the header has been passed on
 	agg       *aggregator
-	held      [][][]byte // InOrder: rows of each part
+	// again sends fragment i to its shard's primary, where a replica did not accept it.
+	again func(i int, p *part) error
+	held  [][][]byte // InOrder: rows of each part
 }
 
 // run reads everything. The first error of any shard is returned once all have
@@ -54,6 +56,17 @@ func (m *merger) run() (tag string, err error) {
 		if first != nil && (p.unit.failed || p.conn.Broken()) {
 			p.owes = false // what it had to say has been read
 			continue
+		}
+		if p.replica != nil && !p.settled && m.again != nil {
+			if err = m.x.accepted(p, 0); err != nil {
+				if p, err = m.x.instead(p, err); err == nil {
+					m.parts[i] = p
+					err = m.again(i, p)
+				}
+				if err != nil {
+					return "", err
+				}
+			}
 		}
 		if err := m.read(i, p, first != nil); err != nil {
 			if Fatal(err) {

@@ -29,6 +29,7 @@ const asked = plan.PinTemporary | plan.PinLock | plan.PinListen | plan.PinCursor
 // touch notes what a statement may leave on a part.
 func (x *Exec) touch(p *plan.Plan, part *part) {
 	part.wrote = part.wrote || p.Access == plan.Write
+	part.dirty = part.dirty || p.Replica == plan.ReplicaNever
 	part.fresh |= p.Pins
 	part.look |= p.Look
 	if p.Taints {
@@ -60,7 +61,7 @@ func (x *Exec) keepPinned(p *part) bool {
 		return false
 	}
 	pin := *p
-	pin.began, pin.wrote = false, false
+	pin.began, pin.wrote, pin.dirty = false, false, false
 	x.pinned = append(x.pinned, &pin)
 	p.conn = nil
 	x.Commons.spare(p)

@@ -87,7 +87,7 @@ func (x *Exec) Shards(p *plan.Plan, a *plan.Args) ([]int, error) {
 
 // runOne relays a statement to the one shard that it concerns.
 func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, error) {
-	part, err := x.bind(shard)
+	part, err := x.bindFor(p, shard)
 	if err != nil {
 		x.Fail()
 		return false, err
@@ -103,6 +103,12 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 		return false, err
 	}
 	sole = sole && !changesSession(p)
+	if part.replica != nil && !part.settled {
+		if part, err = x.offer(p, a, part, times); err != nil {
+			x.Fail()
+			return false, err
+		}
+	}
 	failed, copyIn, err := x.sendOne(p, a, part, times, sole)
 	if err != nil && x.mayRepeat(part, p) {
 		if part, err = x.another(part); err == nil {
@@ -148,11 +154,14 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 
 // sendOne sends a statement to its one part and relays what that answers.
 func (x *Exec) sendOne(p *plan.Plan, a *plan.Args, part *part, times *plan.Times, sole bool) (failed, copyIn bool, err error) {
-	part.owes = true
-	queueQuery(part.conn, x.text(p, a, nil, times))
-	if err := x.flush(part); err != nil {
-		return false, false, err
+	if !part.synced {
+		part.owes = true
+		queueQuery(part.conn, x.text(p, a, nil, times))
+		if err := x.flush(part); err != nil {
+			return false, false, err
+		}
 	}
+	part.synced = false
 	return x.relay(part, atReady, sole)
 }
 
@@ -188,12 +197,18 @@ func (x *Exec) sharedNow(p *part) bool {
 // shard bound to it gives it, and the statement's own start.
 func (x *Exec) times() (plan.Times, error) {
 	t := x.txn.times
-	p, err := x.bind(x.pick())
-	if err != nil {
-		return t, err
+	var p *part
+	if len(x.txn.parts) > 0 {
+		p = x.txn.parts[0] // as bind would find it, but for one on a replica
+	}
+	if p == nil {
+		var err error
+		if p, err = x.bindFor(&timesPlan, x.pick()); err != nil {
+			return t, err
+		}
 	}
 	const sql = "SELECT pg_catalog.now() AT TIME ZONE 'UTC', pg_catalog.statement_timestamp() AT TIME ZONE 'UTC'"
-	_, err = x.query(p, sql, func(r *pgwire.Values) {
+	_, err := x.query(p, sql, func(r *pgwire.Values) {
 		tx, _ := r.Next()
 		st, _ := r.Next()
 		t = plan.Times{Transaction: string(tx) + "+00", Statement: string(st) + "+00"}
@@ -216,7 +231,7 @@ func (x *Exec) runMany(p *plan.Plan, a *plan.Args, shards []int) error {
 	own := false
 	if (writes || len(p.NowEdits) > 0) && !x.txn.block {
 		// An autocommit statement that writes on several shards is atomic.
-		x.openBlock("BEGIN", false, false)
+		x.openBlock("BEGIN", !writes && p.Replica == plan.ReplicaOK, false)
 		own = true
 	}
 	if writes && len(shards) > 1 && !x.Place.TwoPhase {
@@ -264,7 +279,7 @@ func (x *Exec) scatter(p *plan.Plan, a *plan.Args, shards []int) (tag string, er
 	frags := x.fragments(p, shards)
 	parts := make([]*part, 0, len(frags))
 	for i := range frags {
-		part, err := x.bind(frags[i].shard)
+		part, err := x.bindFor(p, frags[i].shard)
 		if err != nil {
 			return "", err
 		}
@@ -274,11 +289,16 @@ func (x *Exec) scatter(p *plan.Plan, a *plan.Args, shards []int) (tag string, er
 		x.touch(p, part)
 		queueQuery(part.conn, x.text(p, a, frags[i].rows, times))
 		part.owes, part.headerSeen = true, false
-		if err := x.flush(part); err != nil {
+		if err := x.flush(part); err != nil && (part.replica == nil || Fatal(err)) {
 			return "", err
 		}
 	}
 	m := merger{x: x, plan: p, parts: parts, frags: frags, simple: true}
+	m.again = func(i int, part *part) error {
+		part.owes = true
+		queueQuery(part.conn, x.text(p, a, frags[i].rows, times))
+		return x.flush(part)
+	}
 	tag, err = m.run()
 	for _, part := range parts {
 		x.observe(part, err != nil)

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sharding-system/sharding/internal/backend"
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/pgwire"
 	"github.com/sharding-system/sharding/internal/plan"
@@ -342,7 +343,7 @@ func (x *Exec) WouldSpan(shards []int) bool {
 func (x *Exec) Running() (out []Process) {
 	for _, p := range x.txn.parts {
 		if p.conn != nil && !p.conn.Broken() {
-			out = append(out, Process{Addr: p.conn.Key.Addr, Shard: p.shard, PID: p.conn.PID, Secret: p.conn.Secret})
+			out = append(out, Process{Target: x.targetOf(p), Shard: p.shard, PID: p.conn.PID, Secret: p.conn.Secret})
 		}
 	}
 	return out
@@ -350,7 +351,7 @@ func (x *Exec) Running() (out []Process) {
 
 // Process is a server process of a shard.
 type Process struct {
-	Addr   string
+	Target backend.Target
 	Shard  int
 	PID    uint32
 	Secret []byte
@@ -369,7 +370,7 @@ func (x *Exec) Cancel(now time.Time) (out []Process) {
 			continue
 		}
 		p.cancelled, p.tainted = now, true
-		out = append(out, Process{Addr: p.conn.Key.Addr, Shard: p.shard, PID: p.conn.PID, Secret: p.conn.Secret})
+		out = append(out, Process{Target: x.targetOf(p), Shard: p.shard, PID: p.conn.PID, Secret: p.conn.Secret})
 	}
 	return out
 }

@@ -71,14 +71,19 @@ func (x *Exec) openBlock(begin string, readOnly, explicit bool) {
 		parts: x.txn.parts[:0], saves: x.txn.saves[:0], before: x.Settings.save()}
 }
 
-// find yields the part that is bound to shard, or nil.
+// find yields the part that is bound to shard, the one on the primary where there
+// is one on a replica too, or nil.
 func (x *Exec) find(shard int) *part {
+	var found *part
 	for _, p := range x.txn.parts {
 		if p.shard == shard {
-			return p
+			if p.replica == nil {
+				return p
+			}
+			found = p
 		}
 	}
-	return nil
+	return found
 }
 
 // bind yields the transaction's part on shard, making it the first time. Inside
@@ -87,6 +92,11 @@ func (x *Exec) bind(shard int) (*part, error) {
 	if p := x.find(shard); p != nil {
 		return p, nil
 	}
+	return x.bindNew(shard)
+}
+
+// bindNew adds a part on the shard's primary.
+func (x *Exec) bindNew(shard int) (*part, error) {
 	p, err := x.acquire(shard)
 	if err != nil {
 		return nil, err

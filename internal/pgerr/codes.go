@@ -156,6 +156,9 @@ var (
 	DivergentText = Refusal{"SH0046",
 		"a literal that servers before PostgreSQL 16 read otherwise than the router",
 		"Write the number in decimal digits without _, and the string without \\v; or pass the value as a parameter."}
+	ReplicaBlock = Refusal{"SH0047",
+		"a statement for a primary in a REPEATABLE READ transaction that reads from a replica",
+		"Run it first in the transaction, or SET sharding.replica_policy = 'primary' before BEGIN."}
 )
 
 // Refusals is every refusal, in the order of their codes.
@@ -206,5 +209,6 @@ func Refusals() []Refusal {
 		DefaultOnFilledTable,
 		ReferenceLock,
 		DivergentText,
+		ReplicaBlock,
 	}
 }

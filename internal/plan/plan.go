@@ -100,6 +100,9 @@ type Plan struct {
 	Cursor       string
 	CursorAction CursorAction
 
+	// Replica says whether a replica may run it.
+	Replica Replica
+
 	// Tables the statement names, for EXPLAIN, metrics and invalidation.
 	Tables []TableRef
 	// Proof: one line a step of why the route is right, for EXPLAIN (SHARDING).

@@ -191,6 +191,7 @@ func (p *planner) inside(n *pg.Node, start, end int, types []uint32) (*plan.Plan
 		return nil, err
 	}
 	q.finish()
+	q.p.Replica = q.replicaLevel(n)
 	return q.p, nil
 }
 

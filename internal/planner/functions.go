@@ -225,7 +225,9 @@ func (p *planner) noteBuiltin(f *pg.FuncCall, name string, b schema.Builtin, at 
 	}
 	if catalogFunctions[name] || strings.HasPrefix(name, "pg_") && !homeless[name] || strings.HasPrefix(name, "has_") && strings.HasSuffix(name, "_privilege") {
 		u.home = true
+		u.server = u.server || !serverFunctions[name]
 	}
+	u.server = u.server || ownFunctions[name] && !serverFunctions[name]
 	if form, ok := nowFunctions[name]; ok && len(f.GetArgs()) == 0 {
 		p.noteNow(f.GetLocation(), form, -1, name, p.alias.GetFuncCall() == f)
 	}
@@ -286,7 +288,7 @@ func (p *planner) noteNow(location int32, form string, precision int, name strin
 // noteCast looks at casts to the types that name objects.
 func (p *planner) noteCast(c *pg.TypeCast) {
 	if n := nameOf(c.GetTypeName().GetNames()); strings.HasPrefix(n.Name, "reg") {
-		p.uses.home = true
+		p.uses.home, p.uses.server = true, true
 	}
 }
 

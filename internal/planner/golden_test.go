@@ -211,4 +211,5 @@ func TestEveryRefusalHasACase(t *testing.T) {
 var elsewhere = map[string]bool{
 	pgerr.IndeterminateKey.Code:   true, // at Bind: plan.TestBindErrors
 	pgerr.TooManyShardTables.Code: true, // TestTooManyTables
+	pgerr.ReplicaBlock.Code:       true, // in a block: TestReplicaBlocks
 }

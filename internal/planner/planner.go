@@ -199,6 +199,7 @@ func planOne(in *Input, raw *pg.RawStmt, several bool) (Statement, error) {
 		return Statement{}, err
 	}
 	p.finish()
+	p.p.Replica = p.replicaLevel(raw.GetStmt())
 	if !several {
 		end = len(in.SQL)
 	}
@@ -303,6 +304,7 @@ type features struct {
 	systemAt   int32
 	setting    bool // set_config
 	home       bool // wants the home shard: catalog functions, reg* casts
+	server     bool // tells of the server's own state, or of its catalogs
 	now        bool
 	viewNow    bool // the transaction's time where no edit can reach it
 	locking    *pg.LockingClause

@@ -199,13 +199,22 @@ func (l *loopState) cached(hit bool) {
 	}
 }
 
-// hints refuses what routing by hand is not there for yet: a hint that is not
+// hints takes the hints of the statement that s.lex holds, and refuses what routing by hand is not there for yet: a hint that is not
 // followed must not be passed over in silence.
 func (s *session) hints() error {
-	if s.lex.Hints.Err != nil {
-		return s.lex.Hints.Err
+	s.x.Policy = s.policy
+	h := &s.lex.Hints
+	if h.Err != nil {
+		return h.Err
 	}
-	if s.lex.Hints.Has {
+	if h.ReplicaPolicy != "" {
+		p, err := parsePolicy(h.ReplicaPolicy)
+		if err != nil {
+			return err
+		}
+		s.x.Policy = p
+	}
+	if h.Key != "" || h.Shard != "" {
 		return pgerr.New(pgerr.FeatureNotSupported, "routing hints in comments are not supported by this version").
 			WithHint("Name the shard key in the statement itself.")
 	}

@@ -151,12 +151,12 @@ func (s *session) cancelRunning() *sync.WaitGroup {
 		s.interrupt()
 	}
 	for _, p := range s.x.Cancel(time.Now()) {
-		s.r.cancelProcess(s.x.Place.Targets[p.Shard], p, wg)
+		s.r.cancelProcess(p, wg)
 	}
 	return wg
 }
 
-func (r *Router) cancelProcess(tgt backend.Target, p exec.Process, wg *sync.WaitGroup) {
+func (r *Router) cancelProcess(p exec.Process, wg *sync.WaitGroup) {
 	r.wg.Add(1)
 	wg.Add(1)
 	go func() {
@@ -164,8 +164,8 @@ func (r *Router) cancelProcess(tgt backend.Target, p exec.Process, wg *sync.Wait
 		defer wg.Done()
 		ctx, cancel := context.WithTimeout(r.ctx, cancelTimeout)
 		defer cancel()
-		if err := backend.Cancel(ctx, tgt, p.PID, p.Secret); err != nil && r.ctx.Err() == nil {
-			r.log.Warn("cannot pass a cancel request on", "shard", p.Addr, "err", err)
+		if err := backend.Cancel(ctx, p.Target, p.PID, p.Secret); err != nil && r.ctx.Err() == nil {
+			r.log.Warn("cannot pass a cancel request on", "shard", p.Target.Addr, "err", err)
 		}
 	}()
 }

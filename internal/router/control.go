@@ -152,10 +152,14 @@ func (s *session) setOwn(name, value, written string) error {
 			s.single = single
 		}
 	case "sharding.replica_policy":
-		if value != "" && value != "primary" {
-			return pgerr.New(pgerr.FeatureNotSupported, "reads from replicas are not supported by this version").
-				WithHint("Available values: primary.")
+		p := s.defaultPolicy
+		if value != "" {
+			var err error
+			if p, err = parsePolicy(value); err != nil {
+				return err
+			}
 		}
+		s.policy = p
 	case "sharding.key", "sharding.shard":
 		if value != "" {
 			return pgerr.New(pgerr.FeatureNotSupported, "routing by hand (%s) is not supported by this version", name).
@@ -175,7 +179,7 @@ func (s *session) discard(c *plan.Control) error {
 			return pgerr.New(pgerr.ActiveSQLTransaction, "DISCARD ALL cannot run inside a transaction block")
 		}
 		s.dropStatements()
-		s.fanout, s.single = false, false
+		s.fanout, s.single, s.policy = false, false, s.defaultPolicy
 		_ = s.setPoolMode("", "")
 		if err := s.x.Discard(); err != nil {
 			return err

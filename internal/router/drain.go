@@ -85,7 +85,7 @@ func (r *Router) PoolStats() []backend.Stats { return r.pools.Stats() }
 func (r *Router) shardsAt(endpoint string) string {
 	var names []string
 	for id, sh := range r.view.Snapshot().Shards {
-		if sh.PrimaryEndpoint == endpoint {
+		if sh.PrimaryEndpoint == endpoint || slices.Contains(sh.Replicas, endpoint) {
 			names = append(names, string(id))
 		}
 	}

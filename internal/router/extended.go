@@ -144,6 +144,7 @@ func (s *session) planStatement(st *exec.Stmt) error {
 	}
 	st.Temporary = s.x.TemporaryKey()
 	st.Literals = append([]sqltext.Literal(nil), s.lex.Literals...)
+	st.Hinted, st.Policy = s.lex.Hints.ReplicaPolicy != "", s.x.Policy
 	return nil
 }
 
@@ -234,6 +235,12 @@ func (s *session) bind(body []byte) error {
 	if st.Deferred() {
 		return s.answer(pgwire.TypeBindComplete)
 	}
+	if s.x.Alone = s.alone(po); s.x.Alone && len(po.Shards) > 1 {
+		s.x.Alone = false
+		if p := po.Stmt.Plan; p.Replica == plan.ReplicaOK {
+			s.x.OpenForReplicas()
+		}
+	}
 	if err := s.payOwed(po.Shards[0]); err != nil {
 		return err
 	}
@@ -253,6 +260,9 @@ func (s *session) bindPortal(po *exec.Portal, body []byte) error {
 		if err := s.learnTypes(st); err != nil {
 			return err
 		}
+	}
+	if s.x.Policy = s.policy; st.Hinted {
+		s.x.Policy = st.Policy
 	}
 	po.Buf = append(po.Buf[:0], body...)
 	v, err := pgwire.ParseBind(po.Buf)
@@ -504,6 +514,7 @@ func (s *session) sync() error {
 		s.takeBack(s.ddl.start)
 	}
 	ready, err := s.x.ExtSync(failed)
+	s.x.Alone = false
 	if err != nil {
 		if exec.Fatal(err) {
 			return err

@@ -162,7 +162,7 @@ func (o *requestOptions) check() error {
 
 func checkConsistency(value string) error {
 	switch value {
-	case "", "strong", "eventual": // eventual reads from the primary too, for now
+	case "", "strong", "eventual":
 		return nil
 	}
 	return badRequest("consistency: %q is neither \"strong\" nor \"eventual\"", value)

@@ -131,6 +131,7 @@ func (h *httpServer) prepare(c *call, name, consistency string, o *requestOption
 	if err := checkConsistency(consistency); err != nil {
 		return "", b, err
 	}
+	b.policy = h.r.policyOf(consistency)
 	if err := o.check(); err != nil {
 		return "", b, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/sharding-system/sharding"
+	"github.com/sharding-system/sharding/internal/exec"
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/sqltext"
 )
@@ -141,13 +142,20 @@ func (v *virtual) takeShards() (names []string, err error) {
 
 // block is what surrounds a request's statements.
 type block struct {
-	begin string // "BEGIN READ ONLY"; "" for a statement by itself
-	keys  [][]sharding.Value
+	begin  string // "BEGIN READ ONLY"; "" for a statement by itself
+	policy exec.Policy
+	keys   [][]sharding.Value
 }
 
 // run runs a request's statements, as one transaction where b asks for it. done is
 // told of each statement that has run.
 func (v *virtual) run(ctx context.Context, b block, sts []statement, sinkOf func(i int) rowSink, done func(i int, o outcome)) error {
+	if v.policy != b.policy {
+		if err := v.look(ctx, func(s *session) { s.policy = b.policy }); err != nil {
+			return v.explain(ctx, err)
+		}
+		v.policy = b.policy
+	}
 	if b.begin != "" {
 		if _, err := v.conn.Exec(ctx, b.begin).ReadAll(); err != nil {
 			return v.explain(ctx, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 
 	"github.com/sharding-system/sharding/internal/backend"
+	"github.com/sharding-system/sharding/internal/exec"
 	"github.com/sharding-system/sharding/internal/pgerr"
 )
 
@@ -42,11 +43,12 @@ type virtualKey struct {
 
 // virtual is a session without a socket. It belongs to one request at a time.
 type virtual struct {
-	r     *Router
-	conn  *pgconn.PgConn
-	key   virtualKey
-	since time.Time // idle since
-	fresh string    // the settings' key of a session that has SET nothing
+	r      *Router
+	conn   *pgconn.PgConn
+	key    virtualKey
+	since  time.Time   // idle since
+	policy exec.Policy // the session's
+	fresh  string      // the settings' key of a session that has SET nothing
 }
 
 // virtualPool keeps sessions for the HTTP API's requests.
@@ -163,7 +165,7 @@ func (p *virtualPool) dial(ctx context.Context, cred *backend.Credentials, key v
 	if err != nil {
 		return nil, fmt.Errorf("open a session: %w", err)
 	}
-	v := &virtual{r: p.r, conn: conn, key: key}
+	v := &virtual{r: p.r, conn: conn, key: key, policy: p.r.policy()}
 	if err := v.look(ctx, func(s *session) { v.fresh = s.x.Settings.Key() }); err != nil {
 		v.cutOff()
 		return nil, fmt.Errorf("open a session: %w", err)
@@ -223,6 +225,7 @@ func (v *virtual) clean(ctx context.Context) (clean bool, err error) {
 		if _, ok := s.stmts[""]; ok {
 			named--
 		}
+		s.policy = v.policy // whatever the request SET
 		clean = named == 0 && !s.fanout && !s.single && !s.x.InBlock() && s.x.Pinned() == "" && s.x.Settings.Key() == v.fresh
 		s.x.LastShards = s.x.LastShards[:0]
 	})

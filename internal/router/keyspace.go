@@ -103,6 +103,7 @@ func (k *keyspace) update(ctx context.Context, snap *catalog.Snapshot) error {
 	defer k.mu.Unlock()
 	entry := snap.Keyspace(k.name)
 	if entry == nil {
+		k.r.watches.keep(k.name, nil)
 		return nil // dropped: sessions fail on the shards, new ones are refused
 	}
 	old := k.state.Load()
@@ -122,6 +123,9 @@ func (k *keyspace) update(ctx context.Context, snap *catalog.Snapshot) error {
 			return err
 		}
 		n.tables = tablesOf(entry)
+	}
+	if old != nil && old.schema != n.schema {
+		schemaChanged(place)
 	}
 	if old != nil && old.schema.Defaults != n.schema.Defaults {
 		k.r.pools.Retire()
@@ -184,6 +188,7 @@ func (k *keyspace) rereadSchema(ctx context.Context) error {
 	if s.Fingerprint() != old.schema.Fingerprint() {
 		n := *old
 		n.schema = s
+		schemaChanged(n.place)
 		k.state.Store(&n)
 	}
 	return nil
@@ -232,7 +237,18 @@ func (k *keyspace) place(entry *catalog.KeyspaceSnapshot, old *state) (*exec.Pla
 			return nil, err
 		}
 		p.Targets = append(p.Targets, tgt)
+		replicas, err := k.r.watches.of(sh)
+		if err != nil {
+			return nil, err
+		}
+		if replicas != nil && p.Replicas == nil {
+			p.Replicas = make([][]*backend.Replica, len(p.Shards))
+		}
+		if replicas != nil {
+			p.Replicas[len(p.Targets)-1] = replicas
+		}
 	}
+	k.r.watches.keep(k.name, entry.Shards)
 	if old != nil && samePlace(old.place, p) {
 		return old.place, nil
 	}
@@ -241,6 +257,9 @@ func (k *keyspace) place(entry *catalog.KeyspaceSnapshot, old *state) (*exec.Pla
 
 func samePlace(a, b *exec.Place) bool {
 	if a.Map.Epoch() != b.Map.Epoch() || a.TwoPhase != b.TwoPhase || a.Home != b.Home || !slices.Equal(a.Shards, b.Shards) {
+		return false
+	}
+	if !slices.EqualFunc(a.Replicas, b.Replicas, slices.Equal[[]*backend.Replica]) {
 		return false
 	}
 	for i := range a.Targets {

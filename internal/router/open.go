@@ -19,6 +19,8 @@ func (s *session) init(cred *backend.Credentials, startup map[string]string) {
 		T: s.t, Client: s.c, Opts: &s.r.exec, Role: cred.User, Cred: cred,
 		Place: s.ks.state.Load().place,
 	}
+	s.defaultPolicy = s.r.policy()
+	s.policy = s.defaultPolicy
 	s.settle()
 	s.x.Settings = s.x.Commons.Settings(startup)
 	s.stmts, s.portals = map[string]*exec.Stmt{}, map[string]*exec.Portal{}

@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sharding-system/sharding"
 	"github.com/sharding-system/sharding/internal/backend"
 	"github.com/sharding-system/sharding/internal/catalog"
 	"github.com/sharding-system/sharding/internal/exec"
@@ -62,11 +63,16 @@ type Options struct {
 	MaxConnections int
 	ConnectionTTL  time.Duration
 	AcquireTimeout time.Duration
-	ReadTimeout    time.Duration
-	WriteTimeout   time.Duration
-	IdleTimeout    time.Duration
-	MaxLoops       int // event loops; the number of processors where 0
-	Version        string
+	// ReplicaPolicy is where sessions' reads run unless they say otherwise: primary,
+	// replica_ok or replica_prefer. MaxReplicaLag bounds how old what a replica shows
+	// may be.
+	ReplicaPolicy string
+	MaxReplicaLag time.Duration
+	ReadTimeout   time.Duration
+	WriteTimeout  time.Duration
+	IdleTimeout   time.Duration
+	MaxLoops      int // event loops; the number of processors where 0
+	Version       string
 }
 
 func (o *Options) withDefaults() {
@@ -92,6 +98,7 @@ func (o *Options) withDefaults() {
 	}
 	set(&o.ConnectionTTL, 5*time.Minute)
 	set(&o.AcquireTimeout, 5*time.Second)
+	set(&o.MaxReplicaLag, 5*time.Second)
 	set(&o.ReadTimeout, 30*time.Second)
 	set(&o.WriteTimeout, 30*time.Second)
 	set(&o.IdleTimeout, 2*time.Minute)
@@ -123,6 +130,7 @@ type Router struct {
 
 	mu        sync.Mutex // guards keyspaces
 	keyspaces map[string]*keyspace
+	watches   replicaWatches
 
 	sessions sync.Map      // process id (uint32) -> *session
 	entered  atomic.Uint64 // sessions, for their process ids
@@ -140,6 +148,7 @@ type Router struct {
 func New(o Options) (*Router, error) {
 	o.withDefaults()
 	r := &Router{opts: o, log: o.Logger, boot: randomHex(6), keyspaces: map[string]*keyspace{}, cancels: make(chan struct{}, maxCancels)}
+	r.watches = replicaWatches{r: r, shards: map[sharding.ShardID]*replicaWatch{}}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	var err error
 	if r.view, err = o.Catalog.Watch(r.ctx); err != nil {
@@ -156,7 +165,7 @@ func New(o Options) (*Router, error) {
 	if o.Metrics != nil {
 		o.Metrics.ShardsAt = r.shardsAt
 	}
-	r.exec = exec.Options{Pools: r.pools, GID: r.gid, Service: service{r}, MaxMessage: o.MaxMessage}
+	r.exec = exec.Options{Pools: r.pools, GID: r.gid, Service: service{r}, MaxMessage: o.MaxMessage, MaxReplicaLag: o.MaxReplicaLag}
 	if err := r.listen(); err != nil {
 		r.Close()
 		return nil, err
@@ -291,6 +300,7 @@ func (r *Router) Close() error {
 	if r.group != nil {
 		r.group.Close()
 	}
+	r.watches.close()
 	r.stop()
 	r.wg.Wait()
 	r.view.Close()

@@ -65,8 +65,11 @@ type session struct {
 	sessionPool bool // sharding.pool_mode = session
 
 	fanout, single bool // sharding.fanout, sharding.transaction = single
-	hintKey        string
-	hintShard      string
+	// policy is sharding.replica_policy, defaultPolicy what RESET returns to. A hint
+	// in a statement overrides it there.
+	policy, defaultPolicy exec.Policy
+	hintKey               string
+	hintShard             string
 
 	ddl ddl
 }

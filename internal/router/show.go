@@ -21,11 +21,12 @@ type column struct {
 }
 
 const (
-	oidBool = 16
-	oidInt8 = 20
-	oidInt4 = 23
-	oidText = 25
-	oidTime = 1184
+	oidBool   = 16
+	oidInt8   = 20
+	oidInt4   = 23
+	oidText   = 25
+	oidFloat8 = 701
+	oidTime   = 1184
 )
 
 // shows are the tables that SHOW sharding.x answers with.
@@ -33,10 +34,11 @@ var shows = map[string]struct {
 	columns []column
 	rows    func(*session) [][]string
 }{
-	"shards": {[]column{{"shard", oidText}, {"endpoint", oidText}, {"home", oidBool}, {"vnodes", oidInt4}, {"status", oidText}}, (*session).showShards},
+	"shards": {[]column{{"shard", oidText}, {"endpoint", oidText}, {"home", oidBool}, {"vnodes", oidInt4}, {"status", oidText},
+		{"role", oidText}, {"lag_seconds", oidFloat8}}, (*session).showShards},
 	"vnodes": {[]column{{"vnode", oidInt4}, {"shard", oidText}}, (*session).showVnodes},
 	"tables": {[]column{{"schema", oidText}, {"table", oidText}, {"kind", oidText}, {"key", oidText}, {"declared_by", oidText}}, (*session).showTables},
-	"pools":  {[]column{{"endpoint", oidText}, {"open", oidInt4}, {"idle", oidInt4}, {"waiting", oidInt4}}, (*session).showPools},
+	"pools":  {[]column{{"endpoint", oidText}, {"open", oidInt4}, {"idle", oidInt4}, {"waiting", oidInt4}, {"role", oidText}}, (*session).showPools},
 	"clients": {[]column{{"user", oidText}, {"keyspace", oidText}, {"address", oidText}, {"since", oidTime}, {"state", oidText},
 		{"shards", oidText}, {"pinned", oidText}}, (*session).showClients},
 	"routers": {[]column{{"id", oidText}, {"postgres", oidText}, {"http", oidText}, {"started_at", oidTime}}, (*session).showRouters},
@@ -48,7 +50,7 @@ var shows = map[string]struct {
 func (s *session) show(name string) error {
 	sh, ok := shows[strings.TrimPrefix(name, "sharding.")]
 	if !ok {
-		name = "sharding." + strings.TrimPrefix(name, "sharding.")
+		name = settingName(name)
 		if v, ok := s.settingValue(name); ok {
 			return s.table("SHOW", []column{{name, oidText}}, [][]string{{v}})
 		}
@@ -67,12 +69,16 @@ func (s *session) settingValue(name string) (string, bool) {
 	case "sharding.pool_mode":
 		return map[bool]string{false: "transaction", true: "session"}[s.sessionPool], true
 	case "sharding.replica_policy":
-		return "primary", true
+		return s.policy.String(), true
 	case "sharding.key", "sharding.shard":
 		return "", true
 	}
 	return "", false
 }
+
+// settingName is the whole name of a setting of the router's own, as SHOW heads its
+// column.
+func settingName(name string) string { return "sharding." + strings.TrimPrefix(name, "sharding.") }
 
 func anyOrSingle(single bool) string {
 	if single {
@@ -108,7 +114,7 @@ func typeSize(oid uint32) int16 {
 		return 1
 	case oidInt4:
 		return 4
-	case oidInt8, oidTime:
+	case oidInt8, oidTime, oidFloat8:
 		return 8
 	}
 	return -1
@@ -125,7 +131,7 @@ func (s *session) ownColumns(st *exec.Stmt) []pgwire.FieldDescription {
 		if sh, ok := shows[strings.TrimPrefix(c.Name, "sharding.")]; ok {
 			return fields(sh.columns)
 		}
-		return fields([]column{{"sharding." + strings.TrimPrefix(c.Name, "sharding."), oidText}})
+		return fields([]column{{settingName(c.Name), oidText}})
 	case plan.ExplainSharding:
 		return fields([]column{{"QUERY PLAN", oidText}})
 	}
@@ -151,6 +157,9 @@ func (s *session) explain(c *plan.Control, a *plan.Args) error {
 				names = append(names, string(s.x.Place.Shards[i]))
 			}
 			rows = append(rows, []string{"shards: " + strings.Join(names, ", ")})
+			if s.x.Place.Replicas != nil {
+				rows = append(rows, []string{"replicas: " + c.Inner.Replica.String()})
+			}
 		}
 	}
 	return s.table("EXPLAIN", []column{{"QUERY PLAN", oidText}}, rows)
@@ -168,7 +177,8 @@ func (s *session) showShards() (out [][]string) {
 		if sh := snap.Shards[id]; sh != nil {
 			status = sh.Status
 		}
-		out = append(out, []string{string(id), p.Targets[i].Addr, boolText(i == p.Home), strconv.Itoa(vnodes[i]), status})
+		out = append(out, []string{string(id), p.Targets[i].Addr, boolText(i == p.Home), strconv.Itoa(vnodes[i]), status, "primary", "0"})
+		out = append(out, showReplicas(p, i)...)
 	}
 	return out
 }
@@ -202,7 +212,7 @@ func (s *session) showTables() (out [][]string) {
 
 func (s *session) showPools() (out [][]string) {
 	for _, p := range s.r.pools.Stats() {
-		out = append(out, []string{p.Addr, strconv.Itoa(p.Open), strconv.Itoa(p.Idle), strconv.Itoa(p.Waiting)})
+		out = append(out, []string{p.Addr, strconv.Itoa(p.Open), strconv.Itoa(p.Idle), strconv.Itoa(p.Waiting), s.r.roleOf(p.Addr)})
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i][0] < out[j][0] })
 	return out

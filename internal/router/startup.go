@@ -297,6 +297,7 @@ func (r *Router) open(t *loop.Task, c *loop.Conn, cred *backend.Credentials, dat
 	if err := s.startOwn(own); err != nil {
 		return nil, err
 	}
+	s.defaultPolicy = s.policy
 	told, err := s.x.ApplyStartup()
 	if err != nil {
 		s.x.Close()

@@ -60,6 +60,8 @@ func (h *Hints) assignment(text string) (rest string) {
 		field = &h.Key
 	case strings.EqualFold(name, "sharding.shard"):
 		field = &h.Shard
+	case strings.EqualFold(name, "sharding.replica_policy"):
+		field = &h.ReplicaPolicy
 	default:
 		return h.fail("there is no such hint", text)
 	}

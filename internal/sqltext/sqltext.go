@@ -86,7 +86,9 @@ type Statement struct {
 type Hints struct {
 	Key   string // sharding.key, "" when absent; aliases the text where it can
 	Shard string // sharding.shard
-	Has   bool
+	// ReplicaPolicy is sharding.replica_policy, which is no part of the route.
+	ReplicaPolicy string
+	Has           bool
 	// Err is what is wrong with a comment that starts with "sharding.": a
 	// malformed hint is an error of the statement, never ignored. SQLSTATE 22023.
 	Err *pgerr.Error

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -20,6 +21,8 @@ var (
 	missesDesc       = prometheus.NewDesc("router_plan_cache_misses_total", "Statements that had to be planned.", nil, nil)
 	transactionsDesc = prometheus.NewDesc("router_transactions_total", "Transactions ended, by the number of shards they touched.",
 		[]string{"kind", "outcome"}, nil)
+	lagDesc = prometheus.NewDesc("shard_replication_lag_seconds", "How far a replica was behind its primary when it was last asked.",
+		[]string{"shard", "replica"}, nil)
 	epochDesc   = prometheus.NewDesc("router_epoch", "Epoch of the shard map that the router routes by.", []string{"keyspace"}, nil)
 	catalogDesc = prometheus.NewDesc("catalog_version", "Revision of the catalog that the process has seen.", nil, nil)
 )
@@ -40,13 +43,20 @@ type RouterMetrics struct {
 	loops  []*Loop
 	pools  map[string]poolState
 	epochs map[string]int64
+	// replicas by shard and endpoint.
+	replicas map[[2]string]replicaState
+}
+
+type replicaState struct {
+	up  bool
+	lag time.Duration
 }
 
 type poolState struct{ idle, active, waiting int }
 
 // NewRouterMetrics makes the figures, all zero, and registers them.
 func NewRouterMetrics(r prometheus.Registerer) (*RouterMetrics, error) {
-	m := &RouterMetrics{pools: map[string]poolState{}, epochs: map[string]int64{}}
+	m := &RouterMetrics{pools: map[string]poolState{}, epochs: map[string]int64{}, replicas: map[[2]string]replicaState{}}
 	m.Loop = m.NewLoop()
 	if err := r.Register(m); err != nil {
 		return nil, err
@@ -87,9 +97,24 @@ func (m *RouterMetrics) Epoch(keyspace string, epoch int64) {
 	m.epochs[keyspace] = epoch
 }
 
+// Replica sets whether a shard's replica may be read, and how far behind it was when
+// last asked.
+func (m *RouterMetrics) Replica(shard, endpoint string, up bool, lag time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.replicas[[2]string{shard, endpoint}] = replicaState{up, lag}
+}
+
+// ForgetReplica drops one that is no shard's any more.
+func (m *RouterMetrics) ForgetReplica(shard, endpoint string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.replicas, [2]string{shard, endpoint})
+}
+
 // Describe is prometheus.Collector's.
 func (m *RouterMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{queriesDesc, durationDesc, poolDesc, clientsDesc, hitsDesc, missesDesc, transactionsDesc, epochDesc, catalogDesc} {
+	for _, d := range []*prometheus.Desc{queriesDesc, durationDesc, poolDesc, clientsDesc, hitsDesc, missesDesc, transactionsDesc, epochDesc, catalogDesc, lagDesc, healthDesc} {
 		ch <- d
 	}
 }
@@ -98,7 +123,7 @@ func (m *RouterMetrics) Describe(ch chan<- *prometheus.Desc) {
 func (m *RouterMetrics) Collect(ch chan<- prometheus.Metric) {
 	m.mu.Lock()
 	loops := m.loops[:len(m.loops):len(m.loops)]
-	pools, epochs := maps.Clone(m.pools), maps.Clone(m.epochs)
+	pools, epochs, replicas := maps.Clone(m.pools), maps.Clone(m.epochs), maps.Clone(m.replicas)
 	m.mu.Unlock()
 
 	collectShards(ch, loops)
@@ -107,6 +132,10 @@ func (m *RouterMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(ch, catalogDesc, float64(m.catalog.Load()))
 	for k, e := range epochs {
 		gauge(ch, epochDesc, float64(e), k)
+	}
+	for at, s := range replicas {
+		gauge(ch, healthDesc, float64(index(s.up)), at[0], "replica", at[1])
+		gauge(ch, lagDesc, s.lag.Seconds(), at[0], at[1])
 	}
 	for endpoint, p := range pools {
 		shards := ""

@@ -1,0 +1,58 @@
+package planner
+
+import (
+	pg "github.com/pganalyze/pg_query_go/v6"
+
+	"github.com/sharding-system/sharding/internal/plan"
+)
+
+// serverFunctions tell of the server that runs them. Who asks wants to know where
+// a statement runs, so they are no reason for the primary.
+var serverFunctions = wordSet(`pg_is_in_recovery pg_is_wal_replay_paused pg_last_wal_replay_lsn pg_last_wal_receive_lsn
+	pg_last_xact_replay_timestamp inet_server_addr inet_server_port`)
+
+// replicaLevel says whether a replica may run the statement. What is not known to
+// only read, and to mean the same there, is for the primary. What a function that
+// is reached on other ways (an operator, a cast, a row-level policy) writes, the
+// replica itself refuses.
+func (p *planner) replicaLevel(n *pg.Node) plan.Replica {
+	switch s := n.GetNode().(type) {
+	case *pg.Node_FetchStmt, *pg.Node_ClosePortalStmt, *pg.Node_VariableShowStmt:
+		return plan.ReplicaJoin
+	case *pg.Node_LockStmt:
+		if s.LockStmt.GetMode() <= rowExclusiveLock { // as far as a server in recovery goes
+			return plan.ReplicaJoin
+		}
+		return plan.ReplicaNever
+	case *pg.Node_SelectStmt, *pg.Node_DeclareCursorStmt, *pg.Node_CopyStmt:
+	case *pg.Node_ExplainStmt:
+		return p.p.Replica // that of the statement within
+	default:
+		return plan.ReplicaNever
+	}
+	if p.p.Action == plan.Local || p.p.Action == plan.DDL || p.p.Access > plan.Read || p.p.Pins != 0 || p.p.Look != 0 || p.p.Taints || p.p.SetConfig != nil || p.p.NotInBlock {
+		return plan.ReplicaNever
+	}
+	u := &p.uses
+	switch {
+	case u.user != "", u.unsafe != "", u.advisory != "", u.sequence != "", u.setting, u.locking != nil, u.writes:
+		return plan.ReplicaNever
+	case u.server:
+		return plan.ReplicaJoin
+	}
+	for _, t := range p.p.Tables {
+		switch {
+		case t.Temporary:
+			return plan.ReplicaNever
+		case t.Catalog:
+			return plan.ReplicaJoin
+		}
+	}
+	if p.p.CursorAction != plan.NoCursor {
+		return plan.ReplicaJoin // a cursor lives in a block
+	}
+	return plan.ReplicaOK
+}
+
+// rowExclusiveLock is RowExclusiveLock of PostgreSQL's lockdefs.h.
+const rowExclusiveLock = 3
