@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/sharding-system/sharding"
 	"github.com/sharding-system/sharding/internal/clustertest"
@@ -164,15 +165,38 @@ func (kc keyCase) find(t *testing.T, conn, direct *pgx.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	values, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (any, error) { v, err := r.Values(); return v[0], err })
+	values, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (any, error) {
+		v, err := r.Values()
+		return kc.finite(v[0]), err
+	})
 	if err != nil || len(values) < 4 {
 		t.Fatalf("%d values, %v", len(values), err)
+	}
+	for _, to := range []*pgx.Conn{conn, direct} { // by COPY in binary
+		rows := pgx.CopyFromSlice(len(values), func(i int) ([]any, error) { return []any{values[i], "binary copy"}, nil })
+		if n, err := to.CopyFrom(context.Background(), pgx.Identifier{kc.name}, []string{"k", "how"}, rows); err != nil || int(n) != len(values) {
+			t.Errorf("COPY in binary: %d rows, %v", n, err)
+		}
 	}
 	for _, v := range values {
 		both(t, conn, direct, "SELECT how FROM "+kc.name+" WHERE k = $1", v)
 		both(t, conn, direct, "SELECT how FROM "+kc.name+" WHERE k = ANY ($1)", []any{v})
 		both(t, conn, direct, "INSERT INTO "+kc.name+" VALUES ($1, 'binary') RETURNING how", v)
 	}
+}
+
+// finite gives an infinity that pgx has read in a form that it also writes.
+func (kc keyCase) finite(v any) any {
+	m, infinite := v.(pgtype.InfinityModifier)
+	switch {
+	case !infinite:
+		return v
+	case kc.key == sharding.KeyDate:
+		return pgtype.Date{InfinityModifier: m, Valid: true}
+	case kc.key == sharding.KeyTimestamp:
+		return pgtype.Timestamp{InfinityModifier: m, Valid: true}
+	}
+	return pgtype.Timestamptz{InfinityModifier: m, Valid: true}
 }
 
 // placed holds every row's place against what PostgreSQL's own hash says.
