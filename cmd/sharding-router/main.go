@@ -6,13 +6,10 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/sharding-system/sharding/internal/config"
 	"github.com/sharding-system/sharding/internal/failpoint"
@@ -21,47 +18,19 @@ import (
 // version is set by the linker.
 var version = "unknown"
 
-const (
-	exitFailed = 1
-	exitMisuse = 2
-)
-
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	err := Run(ctx, os.Args[1:], os.Getenv, os.Stdout, hangup)
-	if err == nil {
-		return
-	}
-	fmt.Fprintln(os.Stderr, err)
-	var mistakes *config.Error
-	if errors.Is(err, errMisuse) || errors.As(err, &mistakes) {
-		os.Exit(exitMisuse)
-	}
-	os.Exit(exitFailed)
-}
+func main() { config.Main(errMisuse, Run) }
 
 var errMisuse = errors.New("usage: sharding-router [--config FILE] [--check-config | --version] [--insecure-trust]")
 
 // Run runs the router until ctx ends, or does what the flags ask for instead.
 func Run(ctx context.Context, args []string, getenv func(string) string, stdout io.Writer, hangup <-chan os.Signal) error {
-	flags := flag.NewFlagSet("sharding-router", flag.ContinueOnError)
-	flags.SetOutput(io.Discard)
-	path := flags.String("config", getenv("CONFIG_PATH"), "configuration file (also CONFIG_PATH)")
-	check := flags.Bool("check-config", false, "only check the configuration")
+	flags := config.NewFlags("sharding-router", getenv)
 	trust := flags.Bool("insecure-trust", false, "let every role in without a password, and expect the shards to do the same:\n"+
 		"for benchmarks on one machine; refused unless the listeners are on loopback")
-	showVersion := flags.Bool("version", false, "print the version")
-	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
-		return errors.Join(err, errMisuse)
-	}
-	if *showVersion {
-		_, err := fmt.Fprintln(stdout, "sharding-router", version)
+	if done, err := flags.Read(args, errMisuse, version, stdout); done {
 		return err
 	}
-	cfg, err := config.LoadRouter(*path, getenv)
+	cfg, err := config.LoadRouter(flags.Path, getenv)
 	if err != nil {
 		return err
 	}
@@ -71,11 +40,7 @@ func Run(ctx context.Context, args []string, getenv func(string) string, stdout 
 	if err := checkTrust(*trust, cfg); err != nil {
 		return err
 	}
-	if *check {
-		for _, w := range cfg.Warnings {
-			fmt.Fprintln(stdout, "warning:", w)
-		}
-		_, err := fmt.Fprintln(stdout, "the configuration is valid")
+	if done, err := flags.Checked(cfg.Warnings, stdout); done {
 		return err
 	}
 	if cfg.Security.JWTSecret == "" {
@@ -84,7 +49,7 @@ func Run(ctx context.Context, args []string, getenv func(string) string, stdout 
 	if err := failpoint.Arm(getenv(failpoint.Variable)); err != nil {
 		return fmt.Errorf("%w\n%w", errMisuse, err)
 	}
-	s := server{cfg: cfg, trust: *trust, reload: func() (*config.Router, error) { return config.LoadRouter(*path, getenv) }}
+	s := server{cfg: cfg, trust: *trust, reload: func() (*config.Router, error) { return config.LoadRouter(flags.Path, getenv) }}
 	return s.run(ctx, hangup)
 }
 
