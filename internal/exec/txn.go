@@ -5,6 +5,8 @@ import (
 	"github.com/sharding-system/sharding/internal/pgwire"
 	"github.com/sharding-system/sharding/internal/plan"
 	"github.com/sharding-system/sharding/internal/twophase"
+	"maps"
+	"strings"
 )
 
 // txn is the session's transaction: nothing on any shard until a statement
@@ -234,12 +236,35 @@ func (x *Exec) tellBack() {
 	x.Told = told
 }
 
+// tellLocals tells the client that what it was told of SET LOCALs is over with their
+// block: no server does where the block was bound to none.
+func (x *Exec) tellLocals() {
+	for name, v := range x.txn.told {
+		key := strings.ToLower(name)
+		if _, local := x.Settings.local[key]; !local {
+			continue
+		}
+		if set, ok := x.Settings.now[key]; ok {
+			v = set
+		}
+		if x.Told[name] == v {
+			continue
+		}
+		x.Client.SetOut(pgwire.AppendParameterStatus(x.Client.OutBuf(), name, v))
+		x.Told = maps.Clone(x.Told)
+		x.Told[name] = v
+	}
+}
+
 // ended closes the books on a block.
 func (x *Exec) ended(multi, committed bool) {
 	if x.Recorder != nil && len(x.txn.parts) > 0 {
 		x.Recorder.Transaction(multi, committed)
 	}
 	x.Settings.journal = x.Settings.journal[:0]
+	if committed && x.txn.told != nil {
+		x.tellLocals()
+	}
 	x.Settings.endLocal()
 	x.endCursors(committed)
 	for _, p := range x.txn.parts {

@@ -97,6 +97,8 @@ func (r *Router) dialVirtual(ctx context.Context, cred *backend.Credentials, key
 func (r *Router) virtual(t *loop.Task, c *loop.Conn, cred *backend.Credentials, keyspace string) {
 	h := handshake{r: r, t: t, c: c, deadline: deadlineIn(startupTimeout), counted: true, version: pgwire.Version30}
 	r.clients.Add(1)
+	r.web.Add(1) // these have a bound of their own
+	defer r.web.Add(-1)
 	raw, err := h.startup()
 	if err != nil {
 		h.refuse(err)

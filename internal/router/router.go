@@ -116,13 +116,15 @@ type Router struct {
 	log  *slog.Logger
 	view *catalog.View
 
-	group   *loop.Group
-	pools   *backend.Pools
-	exec    exec.Options
-	boot    string
-	counter atomic.Uint64 // of two-phase transactions
-	stmtIDs atomic.Uint64
-	clients atomic.Int64
+	group    *loop.Group
+	pools    *backend.Pools
+	exec     exec.Options
+	boot     string
+	counter  atomic.Uint64 // of two-phase transactions
+	stmtIDs  atomic.Uint64
+	clients  atomic.Int64 // sessions, those of HTTP requests too
+	web      atomic.Int64 // of these, sessions of HTTP requests
+	knocking atomic.Int64 // connections that are no session yet
 
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc

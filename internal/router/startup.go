@@ -20,12 +20,27 @@ const startupTimeout = 60 * time.Second
 // accept is a new client's coroutine.
 func (r *Router) accept(t *loop.Task, c *loop.Conn) {
 	h := handshake{r: r, t: t, c: c, deadline: time.Now().Add(startupTimeout)}
-	s, err := h.run()
+	s, err := h.admit()
 	if err != nil || s == nil {
 		h.refuse(err)
 		return
 	}
 	r.serve(s)
+}
+
+// admit is run for no more connections than there may be clients: those that say
+// nothing, or little, hold no more than that up for startupTimeout.
+func (h *handshake) admit() (*session, error) {
+	defer h.r.knocking.Add(-1)
+	if h.r.knocking.Add(1) > int64(h.r.opts.MaxClients) {
+		return nil, h.r.tooMany()
+	}
+	return h.run()
+}
+
+func (r *Router) tooMany() error {
+	return pgerr.Fatal(pgerr.TooManyConnections, "sorry, too many clients already").
+		WithHint("This router takes %d (postgres.max_clients).", r.opts.MaxClients)
 }
 
 // serve runs a session that has been let in, to its end.
@@ -259,12 +274,10 @@ func (h *handshake) connect(params map[string]string) (*session, error) {
 			return nil, err
 		}
 	}
-	if n := h.r.clients.Add(1); n > int64(h.r.opts.MaxClients) {
-		h.counted = true
-		return nil, pgerr.Fatal(pgerr.TooManyConnections, "sorry, too many clients already").
-			WithHint("This router takes %d (postgres.max_clients).", h.r.opts.MaxClients)
-	}
 	h.counted = true
+	if n := h.r.clients.Add(1) - h.r.web.Load(); n > int64(h.r.opts.MaxClients) {
+		return nil, h.r.tooMany()
+	}
 	if h.r.draining.Load() {
 		return nil, pgerr.Fatal(pgerr.CannotConnectNow, "the router is shutting down")
 	}
