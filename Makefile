@@ -18,7 +18,7 @@ PKG      ?= ./...
 TEST_P   ?= 2
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-short test-drivers deps lint fmt fuzz bench bench-go bench-relay soak chaos clean help
+.PHONY: build demo test test-short test-regress test-drivers deps lint fmt fuzz bench bench-go bench-relay soak chaos clean help
 
 build: deps ## the binaries, into bin/
 	@mkdir -p $(BIN)
@@ -69,6 +69,10 @@ soak: deps ## 10 minutes of mixed load with random client kills; DURATION=1m for
 chaos: deps ## every step of two-phase commit with every kind of kill, then 10 minutes of random kills
 	SHARDING_TEST_STRICT=1 SHARDING_TEST_LONG=1 SHARDING_CHAOS=$(or $(DURATION),10m) \
 	  $(GO) test -v -count=1 -timeout 0 ./internal/twophase ./test/robustness
+
+test-regress: deps ## PostgreSQL's own regression suite through the router, on a keyspace of one shard
+	@./test/regress/fetch.sh $(or $(REGRESS_DIR),/var/tmp/sharding-regress)
+	SHARDING_REGRESS=$(or $(REGRESS_DIR),/var/tmp/sharding-regress) $(GO) test -v -count=1 -timeout 60m -run TestRegress ./test/regress
 
 clean: ## remove the binaries
 	rm -rf $(BIN)

@@ -103,7 +103,7 @@ func askTLS(nc net.Conn) error {
 }
 
 // greet sends the startup message and logs in.
-func greet(rw io.ReadWriter, key Key, cred *Credentials, watchful, standby bool) (h hello, err error) {
+func greet(rw io.ReadWriter, key Key, cred *Credentials, watchful, standby bool, more []pgwire.Param) (h hello, err error) {
 	params := append([]pgwire.Param{{Name: "user", Value: key.Role}, {Name: "database", Value: key.Database}}, startupOptions...)
 	if watchful {
 		params = append(params, watchfulOptions...)
@@ -111,6 +111,7 @@ func greet(rw io.ReadWriter, key Key, cred *Credentials, watchful, standby bool)
 	if key.ReadOnly {
 		params = append(params, readOnlyOptions...)
 	}
+	params = append(params, more...)
 	hello, err := pgwire.AppendStartup(nil, pgwire.Version30, params)
 	if err != nil {
 		return h, err

@@ -188,7 +188,7 @@ func (p *Pool) try(t *loop.Task, cred *Credentials, probe bool) (c *Conn, err er
 	begun := time.Now()
 	err = pgerr.New(pgerr.ConnectionFailure, "the attempt to connect was broken off")
 	defer func() { p.ep.tried(begun, probe, err) }()
-	c, err = p.connection(t, cred, begun)
+	c, err = p.connection(t, cred, begun, nil)
 	return c, err
 }
 

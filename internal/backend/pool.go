@@ -10,6 +10,7 @@ import (
 
 	"github.com/sharding-system/sharding/internal/loop"
 	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
 )
 
 // Options of Pools. They may be changed while running with SetOptions.
@@ -150,11 +151,11 @@ func (ep *endpoint) tryPermit() bool {
 	}
 }
 
-// connection makes one. The error is a *pgerr.Error.
-func (p *Pool) connection(t *loop.Task, cred *Credentials, now time.Time) (*Conn, error) {
+// connection makes one, logged in with more startup parameters. The error is a *pgerr.Error.
+func (p *Pool) connection(t *loop.Task, cred *Credentials, now time.Time, params []pgwire.Param) (*Conn, error) {
 	timeout := p.ep.pools.opts.Load().DialTimeout
 	generation := p.ep.pools.generation.Load()
-	c, h, err := p.open(t, cred, now.Add(timeout))
+	c, h, err := p.open(t, cred, now.Add(timeout), params)
 	if err != nil {
 		return nil, pgerr.From(err)
 	}
@@ -167,11 +168,11 @@ func (p *Pool) connection(t *loop.Task, cred *Credentials, now time.Time) (*Conn
 }
 
 // open connects and logs in, with the options that the server knows.
-func (p *Pool) open(t *loop.Task, cred *Credentials, deadline time.Time) (*loop.Conn, hello, error) {
+func (p *Pool) open(t *loop.Task, cred *Credentials, deadline time.Time, params []pgwire.Param) (*loop.Conn, hello, error) {
 	watchful := !p.ep.plain.Load()
-	c, h, err := p.openWith(t, cred, deadline, watchful)
+	c, h, err := p.openWith(t, cred, deadline, watchful, params)
 	if watchful && refusesOption(err) {
-		if c, h, err = p.openWith(t, cred, deadline, false); err == nil {
+		if c, h, err = p.openWith(t, cred, deadline, false, params); err == nil {
 			p.ep.plain.Store(true)
 		}
 	}
@@ -180,7 +181,7 @@ func (p *Pool) open(t *loop.Task, cred *Credentials, deadline time.Time) (*loop.
 
 // openWith connects and logs in. Without TLS all of it runs beside the loop; TLS
 // needs the loop's connection, and so logs in as a coroutine.
-func (p *Pool) openWith(t *loop.Task, cred *Credentials, deadline time.Time, watchful bool) (c *loop.Conn, h hello, err error) {
+func (p *Pool) openWith(t *loop.Task, cred *Credentials, deadline time.Time, watchful bool, params []pgwire.Param) (c *loop.Conn, h hello, err error) {
 	tgt := *p.ep.target.Load()
 	var nc net.Conn
 	t.Do(func() {
@@ -189,7 +190,7 @@ func (p *Pool) openWith(t *loop.Task, cred *Credentials, deadline time.Time, wat
 		if nc, err = connect(ctx, tgt); err != nil || tgt.TLS != nil {
 			return
 		}
-		if h, err = greet(nc, p.Key, cred, watchful, tgt.Standby); err != nil {
+		if h, err = greet(nc, p.Key, cred, watchful, tgt.Standby, params); err != nil {
 			nc.Close()
 		}
 	})
@@ -201,7 +202,7 @@ func (p *Pool) openWith(t *loop.Task, cred *Credentials, deadline time.Time, wat
 		return c, h, err
 	}
 	if err = c.StartTLSClient(t, tgt.TLS, deadline); err == nil {
-		h, err = greet(taskIO{t, c, deadline}, p.Key, cred, watchful, tgt.Standby)
+		h, err = greet(taskIO{t, c, deadline}, p.Key, cred, watchful, tgt.Standby, params)
 	}
 	if err != nil {
 		c.Close()

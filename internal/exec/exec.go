@@ -115,6 +115,7 @@ type Exec struct {
 	// statement ran on.
 	LastShards []int
 
+	direct  *Direct // while the session and its backend are put together
 	txn     txn
 	serial  uint64 // of the transaction or autocommit statement: portals end with it
 	lastEnd twophase.State
@@ -605,6 +606,9 @@ func (x *Exec) farewell(p *part, e *pgerr.Error) *pgerr.Error {
 // InMessage says whether the client has been sent a part of a message whose rest
 // is outstanding: nothing else may be sent to it.
 func (x *Exec) InMessage() bool {
+	if x.direct != nil && x.direct.p.big > 0 {
+		return true
+	}
 	for _, p := range x.txn.parts {
 		if p.big > 0 {
 			return true
@@ -617,6 +621,11 @@ func (x *Exec) InMessage() bool {
 // back, running statements are cancelled. The session is over or failing.
 func (x *Exec) Close() {
 	x.closing = true
+	if d := x.direct; d != nil {
+		x.direct = nil
+		d.p.conn.Break()
+		x.release(d.p)
+	}
 	for _, p := range x.txn.parts {
 		if p.conn != nil {
 			if p.conn.TxStatus != 'I' || p.began || p.unit.open {
@@ -671,4 +680,4 @@ func (x *Exec) lostMoved(old *Place, p *part) *pgerr.Error {
 func (x *Exec) Moved() { x.place = nil }
 
 // Movable says whether the session holds no connection.
-func (x *Exec) Movable() bool { return len(x.txn.parts) == 0 && len(x.pinned) == 0 }
+func (x *Exec) Movable() bool { return len(x.txn.parts) == 0 && len(x.pinned) == 0 && x.direct == nil }

@@ -209,6 +209,9 @@ func (x *Exec) closePinned() {
 // Pinned says why the session keeps connections after its transactions, "" when
 // it keeps none.
 func (x *Exec) Pinned() string {
+	if x.direct != nil {
+		return x.direct.Kept
+	}
 	var why plan.Pin
 	for _, p := range x.pinned {
 		why |= p.pinned
@@ -314,6 +317,9 @@ func (x *Exec) notification(msg []byte) {
 
 // ownProcess says whether a server process works for this session.
 func (x *Exec) ownProcess(pid uint32) bool {
+	if x.direct != nil && x.direct.p.conn.PID == pid {
+		return true
+	}
 	for _, list := range [2][]*part{x.pinned, x.txn.parts} {
 		for _, p := range list {
 			if p.conn != nil && p.conn.PID == pid {

@@ -338,10 +338,18 @@ func (x *Exec) WouldSpan(shards []int) bool {
 	return false
 }
 
+// working are the parts that a statement may run on.
+func (x *Exec) working() []*part {
+	if x.direct != nil {
+		return []*part{x.direct.p}
+	}
+	return x.txn.parts
+}
+
 // Running lists the server processes that work for the session, for a cancel
 // request.
 func (x *Exec) Running() (out []Process) {
-	for _, p := range x.txn.parts {
+	for _, p := range x.working() {
 		if p.conn != nil && !p.conn.Broken() {
 			out = append(out, Process{Target: x.targetOf(p), Shard: p.shard, PID: p.conn.PID, Secret: p.conn.Secret})
 		}
@@ -365,7 +373,7 @@ const cancelAgain = 100 * time.Millisecond
 // connections are kept from other sessions: a request that comes late would hit
 // the next one's statement. They are closed when given back.
 func (x *Exec) Cancel(now time.Time) (out []Process) {
-	for _, p := range x.txn.parts {
+	for _, p := range x.working() {
 		if p.conn == nil || p.conn.Broken() || now.Sub(p.cancelled) < cancelAgain {
 			continue
 		}

@@ -36,6 +36,8 @@ type savepoint struct {
 // Status is what ReadyForQuery tells: 'I' idle, 'T' in a block, 'E' in a failed block.
 func (x *Exec) Status() byte {
 	switch {
+	case x.direct != nil:
+		return x.direct.Status()
 	case !x.txn.explicit:
 		return 'I'
 	case x.txn.failed:
@@ -45,11 +47,11 @@ func (x *Exec) Status() byte {
 }
 
 // InBlock says whether the client has opened a transaction block.
-func (x *Exec) InBlock() bool { return x.txn.explicit }
+func (x *Exec) InBlock() bool { return x.txn.explicit || x.direct != nil && x.direct.Status() != 'I' }
 
 // Bound says whether the transaction holds connections: the session's Place
 // must then stay as it is.
-func (x *Exec) Bound() bool { return len(x.txn.parts) > 0 }
+func (x *Exec) Bound() bool { return len(x.txn.parts) > 0 || x.direct != nil }
 
 // Failed says whether the open block can only be rolled back.
 func (x *Exec) Failed() bool { return x.txn.block && x.txn.failed }
@@ -382,7 +384,7 @@ func aborted() *pgerr.Error {
 
 // Aborted yields the error that a statement gets in a failed block, or nil.
 func (x *Exec) Aborted() error {
-	if x.txn.explicit && x.txn.failed {
+	if x.txn.explicit && x.txn.failed || x.direct != nil && x.direct.Status() == 'E' {
 		return aborted()
 	}
 	return nil

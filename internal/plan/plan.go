@@ -90,6 +90,8 @@ type Plan struct {
 	// Repeatable says that nothing the statement calls has effects beyond its own
 	// transaction: rolled back, it has done nothing.
 	Repeatable bool
+	// Direct says how a keyspace of one shard carries the statement out.
+	Direct Direct
 	// SetConfig has the three arguments (name, value, is_local) of a statement
 	// that is nothing but SELECT set_config(...), each read as text: the session
 	// keeps the setting as SET or SET LOCAL does. nil for other statements.

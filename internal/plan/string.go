@@ -63,6 +63,9 @@ func (p *Plan) flags(line func(string, ...any)) {
 	if p.NeedParamTypes {
 		line("needs parameter types")
 	}
+	if p.Direct != Pooled {
+		line("direct: %s", [...]string{"", "to the transaction's end", "kept if it succeeds", "kept"}[p.Direct])
+	}
 	if p.Pins != 0 {
 		line("pins: %s", p.Pins)
 	}

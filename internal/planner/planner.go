@@ -58,7 +58,12 @@ type Keyspace struct {
 	// DefaultKey, unless empty, is the column by which a new table that has it is
 	// sharded where nothing else is said.
 	DefaultKey string
+	// Registered says whether the catalog knows a keyspace or a user of that name;
+	// nil: none. Plans that ask it are not to be cached: see Plan.Operation "role".
+	Registered func(name string) bool
 }
+
+func (k *Keyspace) registered(name string) bool { return k.Registered != nil && k.Registered(name) }
 
 // sharded says whether any table has rows outside the home shard.
 func (k *Keyspace) sharded() bool {
@@ -120,6 +125,9 @@ func (s *Script) Plan(i int, in Input) (Statement, error) {
 func Plan(in Input) ([]Statement, error) {
 	s, err := Parse(in.SQL)
 	if err != nil {
+		if in.Keyspace.HomeOnly {
+			return notUnderstood(&in), nil
+		}
 		return nil, err
 	}
 	if err := divergent(&in); err != nil {
@@ -195,7 +203,11 @@ func planOne(in *Input, raw *pg.RawStmt, several bool) (Statement, error) {
 		in: in, base: start, first: first, end: end, lift: !several,
 		p: &plan.Plan{}, budget: maxTables, params: map[int32]*paramUse{}, sublinks: map[*pg.SubLink]*level{},
 	}
-	if err := p.statement(raw.GetStmt()); err != nil {
+	if in.Keyspace.HomeOnly {
+		if err := p.oneShard(raw.GetStmt()); err != nil {
+			return Statement{}, err
+		}
+	} else if err := p.statement(raw.GetStmt()); err != nil {
 		return Statement{}, err
 	}
 	p.finish()

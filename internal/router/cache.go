@@ -155,7 +155,7 @@ func (s *session) makePlan(sql string, types []uint32) (p *plan.Plan, cacheable 
 		in := planner.Input{
 			SQL: sql, Lex: &s.lex, SearchPath: s.path, Role: s.user, Schema: sch, ParamTypes: types,
 			TempTables: s.temporaries(),
-			Keyspace:   planner.Keyspace{Name: s.database, Tables: s.ddl.tables(st), HomeOnly: len(st.place.Shards) == 1, DefaultKey: st.defaultKey},
+			Keyspace:   s.keyspaceInput(st),
 		}
 		s.maybeBeside(len(sql), func() {
 			out, err = planner.Plan(in)
@@ -183,7 +183,18 @@ func (s *session) makePlan(sql string, types []uint32) (p *plan.Plan, cacheable 
 	if len(out) != 1 {
 		return nil, false, pgerr.New(pgerr.SyntaxError, "cannot insert multiple commands into a prepared statement")
 	}
-	return out[0].Plan, s.ddl.schema == nil, nil
+	return out[0].Plan, s.ddl.schema == nil && out[0].Plan.Operation != "role", nil
+}
+
+// keyspaceInput is what the planner is told of the session's keyspace.
+func (s *session) keyspaceInput(st *state) planner.Keyspace {
+	return planner.Keyspace{
+		Name: s.database, Tables: s.ddl.tables(st), HomeOnly: len(st.place.Shards) == 1, DefaultKey: st.defaultKey,
+		Registered: func(name string) bool {
+			snap := s.r.view.Snapshot()
+			return snap.Users[name] != nil || snap.Keyspace(name) != nil
+		},
+	}
 }
 
 // cached counts a look-up in the plan cache.

@@ -16,6 +16,9 @@ import (
 func (s *session) pipeline(typ byte, msg []byte) error {
 	body := msg[pgwire.HeaderSize:]
 	var err error
+	if s.direct != nil {
+		return s.directMessage(typ, msg)
+	}
 	switch typ {
 	case pgwire.TypeParse:
 		err = s.parse(body)
@@ -27,6 +30,11 @@ func (s *session) pipeline(typ byte, msg []byte) error {
 		err = s.executePortal(body)
 	case pgwire.TypeClose:
 		err = s.close(body)
+	}
+	if err == errGoDirect {
+		if err = s.pipelineDirect(typ, msg); err == nil {
+			return nil
+		}
 	}
 	return s.pipelineFailed(err)
 }
@@ -86,6 +94,9 @@ func (s *session) parse(body []byte) error {
 		if st, err = s.newStatement(name, string(v.SQL), oids, append([]byte(nil), v.Rest...)); err != nil {
 			return err
 		}
+	}
+	if st.Plan != nil && st.Plan.Direct != plan.Pooled {
+		return errGoDirect
 	}
 	s.stmts[name] = st
 	if st.Plan == nil || st.Deferred() {
@@ -229,6 +240,10 @@ func (s *session) bind(body []byte) error {
 	if err := s.x.Aborted(); err != nil && !s.endsBlock(st.SQL) {
 		return err
 	}
+	if st.Plan.Direct != plan.Pooled {
+		delete(s.portals, po.Name)
+		return errGoDirect
+	}
 	if err := s.bindPortal(po, body); err != nil {
 		return err
 	}
@@ -359,8 +374,11 @@ func (s *session) describe(body []byte) error {
 	if err != nil {
 		return err
 	}
-	if st.Plan == nil || st.Deferred() {
+	if st.Plan == nil || st.Deferred() && st.Plan.Direct == plan.Pooled {
 		return s.describeOwn(st, true)
+	}
+	if st.Plan.Direct != plan.Pooled {
+		return errGoDirect
 	}
 	shard := s.x.AnyShard()
 	if err := s.payOwed(shard); err != nil {

@@ -43,6 +43,8 @@ type keyspace struct {
 	name  string
 	state atomic.Pointer[state]
 
+	stale atomic.Bool // changed is about to record what happened
+
 	mu     sync.Mutex // one update at a time; guards reread
 	reread time.Time  // when rereadSchema last ran
 }

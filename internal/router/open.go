@@ -21,6 +21,7 @@ func (s *session) init(cred *backend.Credentials, startup map[string]string) {
 	}
 	s.defaultPolicy = s.r.policy()
 	s.policy = s.defaultPolicy
+	s.startup = ownStartup(startup)
 	s.settle()
 	s.x.Settings = s.x.Commons.Settings(startup)
 	s.stmts, s.portals = map[string]*exec.Stmt{}, map[string]*exec.Portal{}

@@ -72,11 +72,21 @@ type session struct {
 	hintShard             string
 
 	ddl ddl
+
+	// startup are the client's own run-time parameters; direct is set while the
+	// session and its only shard's backend are put together.
+	startup []pgwire.Param
+	direct  *direct
 }
 
 // serve reads the client's messages until it goes.
 func (s *session) serve() error {
 	for {
+		if s.direct != nil {
+			if over, err := s.serveDirect(); over || err != nil {
+				return err
+			}
+		}
 		typ, msg, err := s.next()
 		if err != nil {
 			return err
@@ -110,6 +120,10 @@ func (s *session) serve() error {
 			// What follows a COPY that failed: PostgreSQL ignores it too.
 			s.c.Consume(len(msg))
 		case pgwire.TypeFunctionCall:
+			if len(s.ks.state.Load().place.Shards) == 1 {
+				err = s.functionCall(msg)
+				break
+			}
 			s.c.Consume(len(msg))
 			s.fail(pgerr.New(pgerr.FeatureNotSupported, "the function call protocol is not supported").
 				WithHint("Use SELECT function(...)."))

@@ -36,6 +36,9 @@ func (s *session) query(msg []byte) error {
 		return nil
 	}
 	if s.lex.Multiple {
+		if done, err := s.seriesDirect(sql); done {
+			return err
+		}
 		spans, err := s.split(sql)
 		if err != nil {
 			s.x.Fail()
@@ -146,6 +149,9 @@ func (s *session) statement(sql string, sole bool) (ready bool, err error) {
 	if err != nil {
 		s.x.Fail()
 		return false, err
+	}
+	if p.Direct != plan.Pooled {
+		return true, s.queryDirect(sql, p)
 	}
 	if len(p.ParamTypes) > 0 && p.Action != plan.Local && p.Action != plan.DDL {
 		s.x.Fail()

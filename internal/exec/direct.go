@@ -1,0 +1,445 @@
+package exec
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/sharding-system/sharding/internal/backend"
+	"github.com/sharding-system/sharding/internal/loop"
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
+)
+
+// A direct session and its one backend are put together: what the client sends
+// goes there as it is, and what the server says comes back as it is. Transactions,
+// settings and prepared statements are the server's own then; the session only
+// counts answers. It is for keyspaces of one shard.
+
+// Direct is that state.
+type Direct struct {
+	x *Exec
+	p *part
+	// own: the connection was made with the client's startup packet, and so RESET
+	// means there what it means to the client. It is never given to others.
+	own bool
+	// Kept is why the session stays direct after the transaction, "" while it need not.
+	Kept string
+	// due are the answers that are still to come: one for each Query, Sync and
+	// function call, by its message's type.
+	due []byte
+	// Failed says that the last answer that ended was, or had, an error; failed says
+	// it of the one that has not ended.
+	failed, Failed bool
+	// fed: the server asks for COPY data.
+	fed bool
+	// open: messages have been sent of which no Sync has told the end.
+	open bool
+	// over: the server has said that it ends the connection.
+	over bool
+	// parsed are Parse messages without an answer, in their order, and endOfUnit for
+	// each of due.
+	parsed []string
+	// Prepared are the client's statements that exist on the server, by name.
+	Prepared map[string]struct{}
+	// Refuted is called for a statement that the server did not prepare.
+	Refuted func(name string)
+}
+
+// IsDirect says whether the session is direct.
+func (x *Exec) IsDirect() bool { return x.direct != nil }
+
+// GoDirect makes the session direct. keep: it will stay so. startup are the
+// client's own startup parameters. What the session has open goes on where it is.
+func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
+	d := &Direct{x: x, Prepared: map[string]struct{}{}}
+	home := x.Place.Home
+	if keep && !x.txn.block && len(x.txn.parts) == 0 && len(x.pinned) == 0 && x.pinsLost == nil {
+		p, err := x.acquireOwn(home, startup)
+		if err != nil {
+			return nil, err
+		}
+		d.p, d.own = p, true
+		x.direct = d
+		return d, nil
+	}
+	p, err := x.bind(home)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.flush(p); err != nil {
+		return nil, err
+	}
+	if err := x.settle(p); err != nil {
+		return nil, err
+	}
+	if i := slices.Index(x.txn.parts, p); i >= 0 {
+		x.txn.parts = slices.Delete(x.txn.parts, i, i+1)
+	}
+	for _, s := range x.Settings.journal {
+		if !s.local {
+			d.Kept = "settings" // ROLLBACK may undo them: the server knows
+		}
+	}
+	if p.pinned != 0 {
+		d.Kept = p.pinned.String()
+	}
+	if x.txn.failed && p.conn.TxStatus != pgwire.TxFailed {
+		// The router refused something in the block: so must the server from now on.
+		if _, err := x.query(p, "SELECT 1/0", nil); err == nil || Fatal(err) || p.conn.Broken() {
+			return nil, err
+		}
+	}
+	d.open = p.unit.open
+	d.p = p
+	p.conn.ForgetAll()
+	x.txn = txn{parts: x.txn.parts, saves: x.txn.saves[:0]}
+	x.Settings.journal = x.Settings.journal[:0]
+	x.Settings.endLocal()
+	x.direct = d
+	return d, nil
+}
+
+// acquireOwn makes a connection for this session alone.
+func (x *Exec) acquireOwn(shard int, startup []pgwire.Param) (*part, error) {
+	tgt := x.Place.Targets[shard]
+	pool := x.Opts.Pools.Pool(x.T.Loop(), tgt, backend.Key{Addr: tgt.Addr, Database: x.Place.Database, Role: x.Role})
+	x.T.Want(x.Client, 0)
+	c, err := pool.AcquireOwn(x.T, x.Cred, startup)
+	if err != nil {
+		var e *pgerr.Error
+		if errors.As(err, &e) {
+			return nil, e.WithSeverity(pgerr.SeverityError)
+		}
+		return nil, err
+	}
+	p := x.Commons.part()
+	p.shard, p.conn, p.tainted = shard, c, true
+	c.Settings = x.Settings.base
+	for name, v := range c.Params {
+		x.Told[name] = v
+	}
+	return p, x.ensureSettings(p)
+}
+
+// Status is the server's, of the last ReadyForQuery.
+func (d *Direct) Status() byte { return d.p.conn.TxStatus }
+
+// Quiet says whether every answer has come.
+func (d *Direct) Quiet() bool { return len(d.due) == 0 && !d.open && d.p.big == 0 }
+
+// Open says whether a series of extended-protocol messages has no Sync yet.
+func (d *Direct) Open() bool { return d.open }
+
+// Full says whether so much waits to be sent to the server that the client is not
+// to be read.
+func (d *Direct) Full() bool { return d.p.conn.Queued() > highWater }
+
+// Send queues a client's message for the server.
+func (d *Direct) Send(typ byte, msg []byte) {
+	c := d.p.conn
+	switch typ {
+	case pgwire.TypeQuery, pgwire.TypeFunctionCall:
+		d.await(typ)
+		d.open = false
+		d.p.start = time.Now()
+	case pgwire.TypeSync:
+		if d.open = false; !d.fed {
+			d.await(typ)
+		}
+	case pgwire.TypeParse, pgwire.TypeBind, pgwire.TypeDescribe, pgwire.TypeExecute, pgwire.TypeClose:
+		if !d.open {
+			d.p.start = time.Now()
+		}
+		d.open = true
+	}
+	if c.Queued() == 0 && len(msg) >= collected {
+		_ = c.Send(msg) // what does not go is queued; an error shows with Flush
+		return
+	}
+	c.Write(msg)
+}
+
+func (d *Direct) await(typ byte) {
+	d.due = append(d.due, typ)
+	d.parsed = append(d.parsed, endOfUnit)
+}
+
+// Parsing notes that the message sent last was a Parse for that name.
+func (d *Direct) Parsing(name string) {
+	d.parsed = append(d.parsed, name)
+	d.Prepared[name] = struct{}{}
+}
+
+// Prepare has the server prepare what the session had before it was direct; its
+// answer is not the client's.
+func (d *Direct) Prepare(st *Stmt) {
+	d.open = true
+	d.p.conn.SetOut(pgwire.AppendParseRest(d.p.conn.OutBuf(), st.Name, st.SQL, st.Rest))
+	d.Prepared[st.Name] = struct{}{}
+	d.parsed = append(d.parsed, hiddenParse)
+}
+
+// PrepareApart is Prepare outside any transaction, when every answer has come: its
+// failure leaves nothing behind but that the statement does not exist.
+func (d *Direct) PrepareApart(st *Stmt) error {
+	c := d.p.conn
+	c.SetOut(pgwire.AppendSync(pgwire.AppendParseRest(c.OutBuf(), st.Name, st.SQL, st.Rest)))
+	d.p.skipZ++
+	if err := d.x.flush(d.p); err != nil {
+		return err
+	}
+	err := d.x.settle(d.p)
+	if err == nil {
+		d.Prepared[st.Name] = struct{}{}
+	}
+	return err
+}
+
+// hiddenParse marks a Parse of the router's own among the parsed.
+const hiddenParse = "\x00"
+
+// endOfUnit stands between what comes before a ReadyForQuery and what comes after.
+const endOfUnit = "\x01"
+
+// unprepare has the server close the client's statements, before the session is
+// direct no more.
+func (d *Direct) unprepare() error {
+	if len(d.Prepared) == 0 {
+		return nil
+	}
+	c := d.p.conn
+	for name := range d.Prepared {
+		c.SetOut(pgwire.AppendClose(c.OutBuf(), pgwire.KindStatement, name))
+	}
+	c.SetOut(pgwire.AppendSync(c.OutBuf()))
+	d.p.skipZ++
+	if err := d.x.flush(d.p); err != nil {
+		return err
+	}
+	return d.x.settle(d.p)
+}
+
+// Leave ends the direct state at a moment when nothing is open and nothing keeps it.
+func (d *Direct) Leave() error {
+	x := d.x
+	x.direct = nil
+	var err error
+	if d.own {
+		d.p.conn.Break()
+	} else if err = d.unprepare(); err != nil {
+		d.p.conn.Break()
+	}
+	x.release(d.p)
+	if Fatal(err) {
+		return err
+	}
+	return nil
+}
+
+// Discarded is Leave after the client's DISCARD ALL.
+func (d *Direct) Discarded() {
+	x := d.x
+	x.direct = nil
+	d.p.conn.Break()
+	x.release(d.p)
+	x.Settings.discard()
+	clear(x.cursors)
+}
+
+// Relay passes on what the server has sent so far. again: more may be there.
+func (d *Direct) Relay() (again bool, err error) {
+	x, p, c := d.x, d.p, d.p.conn
+	switch _, err := c.Fill(); err {
+	case nil, loop.ErrWouldBlock:
+	default:
+		if len(c.In()) == 0 {
+			return false, d.lost(err)
+		}
+	}
+	buf := c.In()
+	i, start := 0, 0
+	if p.big > 0 {
+		i = min(p.big, len(buf))
+		p.big -= i
+	}
+	pass := func(to int) {
+		if start < to {
+			x.Client.Write(buf[start:to])
+		}
+	}
+	for p.big == 0 {
+		rest := buf[i:]
+		typ, n, _ := pgwire.Frame(rest)
+		if n < 0 {
+			return false, d.lost(errBadFrame)
+		}
+		if n == 0 {
+			break
+		}
+		if n > len(rest) {
+			if n >= bigFrame && (typ == pgwire.TypeDataRow || typ == pgwire.TypeCopyData) {
+				p.big = n - len(rest)
+				i = len(buf)
+				break
+			}
+			c.Reserve(n)
+			break
+		}
+		msg := rest[:n]
+		keep := true
+		switch typ {
+		case pgwire.TypeReadyForQuery:
+			d.answered(msg[5])
+		case pgwire.TypeErrorResponse:
+			d.error(msg)
+		case pgwire.TypeParseComplete:
+			if len(d.parsed) > 0 && d.parsed[0] != endOfUnit {
+				keep = d.parsed[0] != hiddenParse
+				d.parsed = d.parsed[1:]
+			}
+		case pgwire.TypeCopyInResponse:
+			d.asksForData()
+		case pgwire.TypeCommandComplete:
+			d.fed = false
+		case pgwire.TypeParameterStatus:
+			if name, value, perr := pgwire.ParseParameterStatus(msg[5:]); perr == nil {
+				c.Params[string(name)] = string(value)
+				if x.Told != nil {
+					x.Told[string(name)] = string(value)
+				}
+			}
+		case pgwire.TypeNotificationResponse:
+			pass(i)
+			x.notification(msg)
+			keep, start = false, i+n
+			i += n
+			continue
+		}
+		if !keep {
+			pass(i)
+			start = i + n
+		}
+		i += n
+	}
+	pass(i)
+	c.Consume(i)
+	return i > 0, nil
+}
+
+// answered takes a ReadyForQuery.
+func (d *Direct) answered(status byte) {
+	c := d.p.conn
+	c.TxStatus = status
+	d.fed = false
+	if len(d.due) > 0 {
+		d.due = d.due[1:]
+	}
+	d.refute()
+	if len(d.parsed) > 0 {
+		d.parsed = d.parsed[1:]
+	}
+	d.Failed, d.failed = d.failed, false
+	d.p.unit.reset()
+	d.x.observe(d.p, d.Failed)
+}
+
+// error takes an ErrorResponse: the server skips to the next Sync.
+func (d *Direct) error(msg []byte) {
+	d.failed, d.fed = true, false
+	d.refute()
+	if e, err := pgwire.ParseError(msg[5:]); err == nil && e.IsFatal() {
+		d.over = true
+	}
+}
+
+// refute forgets the statements whose Parse the server has not answered before the
+// end of their unit.
+func (d *Direct) refute() {
+	for len(d.parsed) > 0 && d.parsed[0] != endOfUnit {
+		if name := d.parsed[0]; name != hiddenParse {
+			delete(d.Prepared, name)
+			if d.Refuted != nil {
+				d.Refuted(name)
+			}
+		}
+		d.parsed = d.parsed[1:]
+	}
+}
+
+// asksForData takes a CopyInResponse. The server then passes over the Syncs that
+// came behind the statement.
+func (d *Direct) asksForData() {
+	d.fed = true
+	if len(d.due) > 0 && d.due[0] == pgwire.TypeSync {
+		d.due, d.parsed = d.due[:0], d.parsed[:0]
+		d.open = true
+	}
+}
+
+// lost is the end of the server's connection, and so of the client's: what it had
+// there is gone.
+func (d *Direct) lost(err error) error {
+	d.p.conn.Break()
+	if d.p.big > 0 || d.over {
+		return ErrCut // it knows, or can be told nothing
+	}
+	return pgerr.Fatal(pgerr.ConnectionFailure, "the connection to shard %s that this session was bound to was lost", d.x.Place.Shards[d.p.shard]).
+		WithHint("Connect again.").WithCause(err)
+}
+
+// Flush sends what is queued for either side as far as it goes.
+func (d *Direct) Flush() error {
+	if err := d.x.Client.Flush(); err != nil && err != loop.ErrWouldBlock {
+		return ErrClientGone
+	}
+	if err := d.p.conn.Flush(); err != nil && err != loop.ErrWouldBlock {
+		// The server may have said why before it went.
+		if _, err := d.p.conn.Fill(); err == nil {
+			return nil
+		}
+		return d.lost(err)
+	}
+	return nil
+}
+
+// Wait suspends the session until the server has something to say, the client
+// too if it is to be read, or something more can be sent.
+func (d *Direct) Wait(client bool, deadline time.Time) (loop.Cause, error) {
+	x, c := d.x, d.p.conn
+	ev := loop.Hangup
+	if client {
+		ev = loop.Readable
+	}
+	if x.Client.Queued() > 0 {
+		ev |= loop.Writable
+	}
+	bev := loop.Events(0)
+	if x.Client.Queued() <= highWater {
+		bev = loop.Readable
+	}
+	if c.Queued() > 0 {
+		bev |= loop.Writable
+	}
+	x.T.Want(x.Client, ev)
+	x.T.Want(c.Conn, bev)
+	cause, err := x.T.Wait(deadline)
+	x.T.Want(c.Conn, 0)
+	return cause, err
+}
+
+// Choked says whether the client is so slow that the server is not to be read.
+func (d *Direct) Choked() bool { return d.x.Client.Queued() > highWater }
+
+// Keep has the session stay direct.
+func (d *Direct) Keep(why plan.Pin, other string) {
+	if d.Kept == "" {
+		if d.Kept = why.String(); d.Kept == "" {
+			d.Kept = other
+		}
+	}
+}
+
+// Begin notes what the message being sent does, for measurements.
+func (d *Direct) Begin(operation string) { d.x.op = operation }

@@ -1,0 +1,598 @@
+package router
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sharding-system/sharding/internal/exec"
+	"github.com/sharding-system/sharding/internal/loop"
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
+	"github.com/sharding-system/sharding/internal/planner"
+)
+
+// In a keyspace of one shard a session that does what binds it to its backend,
+// or what the router does not understand, is put together with it: see exec.Direct.
+// The router then reads texts only for what is its own: SHOW sharding.*,
+// declarations, CREATE DATABASE, and for what tells that the schema changes.
+
+// direct is the session's part of that state.
+type direct struct {
+	*exec.Direct
+	place *exec.Place
+	// try: what runs was not understood, and keeps the backend if it succeeds.
+	try bool
+	// ddl: the transaction may have changed the schema.
+	ddl bool
+	// discard: what runs is DISCARD ALL.
+	discard bool
+	// skip: the router refused a message: everything up to Sync is passed over.
+	skip bool
+}
+
+// errGoDirect says that the message is for the backend, as it is.
+var errGoDirect = errors.New("router: the session goes direct")
+
+// ownStartup are the startup packet's parameters, in a fixed order.
+func ownStartup(params map[string]string) (out []pgwire.Param) {
+	names := make([]string, 0, len(params))
+	for n := range params {
+		if !isSharding(n) {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		out = append(out, pgwire.Param{Name: n, Value: params[n]})
+	}
+	return out
+}
+
+// goDirect puts the session and its backend together for a plan.
+func (s *session) goDirect(p *plan.Plan) error {
+	d, err := s.x.GoDirect(p.Direct == plan.Keep, s.startup)
+	if err != nil {
+		return err
+	}
+	s.direct = &direct{Direct: d, place: s.x.Place}
+	s.x.LastShards = append(s.x.LastShards[:0], s.x.Place.Home)
+	d.Refuted = func(name string) { delete(s.stmts, name) }
+	clear(s.portals)
+	s.unnamed.Stmt = nil
+	return nil
+}
+
+// note takes up what a statement that is about to be sent will mean.
+func (s *session) note(p *plan.Plan) {
+	d := s.direct
+	d.Begin(p.Operation)
+	switch p.Direct {
+	case plan.Keep:
+		d.Keep(p.Pins, "")
+	case plan.Try:
+		d.try = true
+	case plan.Pooled:
+		if c := p.Control; c != nil && p.Action == plan.Local {
+			switch c.Kind {
+			case plan.Set, plan.Reset, plan.SetSessionCharacteristics:
+				if !c.Local {
+					d.Keep(0, "settings")
+				}
+			case plan.Discard:
+				d.discard = c.Name == "ALL"
+			}
+		}
+		if p.SetConfig != nil || p.Pins != 0 || p.Taints {
+			d.Keep(p.Pins|plan.PinCode, "")
+		}
+	}
+	d.ddl = d.ddl || p.DDL != nil
+}
+
+// queryDirect sends a Query's text to the backend as it is. Its answers, the
+// ReadyForQuery too, come from there.
+func (s *session) queryDirect(sql string, p *plan.Plan) error {
+	if err := s.goDirect(p); err != nil {
+		s.x.Fail()
+		return s.answerError(err)
+	}
+	s.note(p)
+	if err := s.prepareAll(p); err != nil {
+		return err
+	}
+	s.direct.Send(pgwire.TypeQuery, pgwire.AppendQuery(nil, sql))
+	return nil
+}
+
+// answerError tells an error that came before anything was sent, and ends the Query.
+func (s *session) answerError(err error) error {
+	if exec.Fatal(err) {
+		return err
+	}
+	s.fail(err)
+	s.ready()
+	return nil
+}
+
+// seriesDirect sends a text of several statements to the only shard as one
+// Query, so that errors' positions and the implicit transaction are the server's
+// own; done is false where the session has to carry them out one by one.
+func (s *session) seriesDirect(sql string) (done bool, err error) {
+	if len(s.ks.state.Load().place.Shards) != 1 {
+		return false, nil
+	}
+	p, err := s.planSeries(sql)
+	if err != nil {
+		s.x.Fail()
+		return true, s.answerError(err)
+	}
+	if p == nil {
+		return false, nil
+	}
+	return true, s.queryDirect(sql, p)
+}
+
+// planSeries is one plan for a text of several statements; nil where one of them
+// is the router's own affair.
+func (s *session) planSeries(sql string) (*plan.Plan, error) {
+	out := &plan.Plan{Operation: "series", Access: plan.Write, Direct: plan.Span}
+	plans, err := s.planAll(sql)
+	if err != nil {
+		return nil, err
+	}
+	for _, st := range plans {
+		p := st.Plan
+		if !p.ForShard() {
+			return nil, nil
+		}
+		if p.SetConfig != nil || p.Control != nil && !p.Control.Local && (p.Control.Kind == plan.Set || p.Control.Kind == plan.Reset) {
+			return nil, nil
+		}
+		out.Direct = max(out.Direct, p.Direct)
+		out.Pins |= p.Pins
+		if p.DDL != nil {
+			out.DDL = p.DDL
+		}
+	}
+	return out, nil
+}
+
+// planAll plans the statements of a text for the only shard.
+func (s *session) planAll(sql string) (out []planner.Statement, err error) {
+	st := s.ks.state.Load()
+	s.environment()
+	in := planner.Input{
+		SQL: strings.Clone(sql), Lex: &s.lex, SearchPath: s.path, Role: s.user, Schema: st.schema,
+		TempTables: s.temporaries(), Keyspace: s.keyspaceInput(st),
+	}
+	s.maybeBeside(len(sql), func() {
+		out, err = planner.Plan(in)
+	})
+	return out, err
+}
+
+// pipelineDirect goes direct with a message of the extended protocol.
+func (s *session) pipelineDirect(typ byte, msg []byte) error {
+	st, err := s.messageStatement(typ, msg)
+	if err != nil {
+		return err
+	}
+	if err := s.flushPipeline(); err != nil || s.broken {
+		return err
+	}
+	if err := s.goDirect(st.Plan); err != nil {
+		return err
+	}
+	return s.directMessage(typ, msg)
+}
+
+// messageStatement is the statement that a Parse, Bind or Describe is about.
+func (s *session) messageStatement(typ byte, msg []byte) (*exec.Stmt, error) {
+	body := msg[pgwire.HeaderSize:]
+	switch typ {
+	case pgwire.TypeParse:
+		v, err := pgwire.ParseParse(body)
+		if err != nil {
+			return nil, err
+		}
+		return s.parsedDirect(&v)
+	case pgwire.TypeBind:
+		v, err := pgwire.ParseBind(body)
+		if err != nil {
+			return nil, err
+		}
+		return s.find(v.Statement)
+	}
+	d, err := pgwire.ParseDescribe(body)
+	if err != nil {
+		return nil, err
+	}
+	return s.find(d.Name)
+}
+
+// parsedDirect makes the statement of a Parse message.
+func (s *session) parsedDirect(v *pgwire.ParseView) (*exec.Stmt, error) {
+	var oids []uint32
+	for i := range v.OIDs.Len() {
+		oids = append(oids, v.OIDs.At(i))
+	}
+	return s.newStatement(string(v.Name), string(v.SQL), oids, append([]byte(nil), v.Rest...))
+}
+
+// serveDirect moves what either side sends until the session is direct no more
+// (false) or over.
+func (s *session) serveDirect() (over bool, err error) {
+	for s.direct != nil {
+		d := s.direct
+		if !d.Choked() {
+			again, err := d.Relay()
+			if err != nil {
+				return true, s.endDirect(err)
+			}
+			if again {
+				if err := s.afterDirect(); err != nil {
+					return true, err
+				}
+				if s.direct == nil {
+					return false, nil
+				}
+			}
+		}
+		took, over, err := s.takeDirect()
+		if over || err != nil {
+			return true, err
+		}
+		if err := d.Flush(); err != nil {
+			return true, s.endDirect(err)
+		}
+		if took {
+			if s.t.Spend(1) {
+				s.t.Yield()
+			}
+			continue
+		}
+		if err := s.waitDirect(); err != nil {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// endDirect is a lost backend's or client's end: what was said before goes first.
+func (s *session) endDirect(err error) error {
+	if errors.Is(err, exec.ErrCut) {
+		_ = s.c.Flush()
+	}
+	return err
+}
+
+// takeDirect handles the client's next message, if it is whole.
+func (s *session) takeDirect() (took, over bool, err error) {
+	if s.direct.Full() {
+		return false, false, nil
+	}
+	buf := s.c.In()
+	typ, n, err := pgwire.FrontendFrame(buf)
+	if err != nil {
+		return false, false, err
+	}
+	if n > s.r.opts.MaxMessage {
+		return false, false, pgerr.Fatal(pgerr.ProgramLimitExceeded, "a message of %d bytes is larger than the %d that this router takes", n, s.r.opts.MaxMessage)
+	}
+	if n == 0 || n > len(buf) {
+		if n > 0 {
+			s.c.Reserve(n)
+		}
+		switch _, err := s.c.Fill(); {
+		case err == nil:
+			return true, false, nil
+		case errors.Is(err, loop.ErrWouldBlock):
+			return false, false, nil
+		}
+		return false, false, exec.ErrClientGone
+	}
+	msg := buf[:n]
+	switch typ {
+	case pgwire.TypeTerminate:
+		return false, true, nil
+	case pgwire.TypeQuery:
+		err := s.directQuery(msg)
+		s.c.Consume(n)
+		return true, false, err
+	case pgwire.TypeSync:
+		if s.direct.skip {
+			s.direct.skip = false
+			if !s.direct.Open() { // the backend has nothing to end
+				s.c.Consume(n)
+				s.ready()
+				return true, false, nil
+			}
+		}
+		s.direct.Send(typ, msg)
+	default:
+		if !s.direct.skip {
+			err = s.directMessage(typ, msg)
+		}
+	}
+	s.c.Consume(n)
+	return true, false, err
+}
+
+// waitDirect waits for either side.
+func (s *session) waitDirect() error {
+	d := s.direct
+	idle := d.Quiet() && d.Status() == 'I'
+	if s.r.draining.Load() && idle && !s.quiet {
+		return pgerr.Fatal(pgerr.AdminShutdown, "terminating connection: the router is shutting down")
+	}
+	if len(s.ks.state.Load().place.Shards) != 1 && idle {
+		return pgerr.Fatal(pgerr.AdminShutdown, "terminating connection: keyspace %q has more than one shard now", s.database).
+			WithDetail("The session was bound to its only shard: %s.", d.Kept).WithHint("Connect again.")
+	}
+	deadline := time.Time{}
+	if idle {
+		deadline = s.idleDeadline()
+	}
+	cause, err := d.Wait(!d.Full(), deadline)
+	if err != nil {
+		return err
+	}
+	if s.c.HupSeen() && !s.c.Readable() {
+		return exec.ErrClientGone
+	}
+	if cause&loop.CauseDeadline != 0 && cause&loop.CauseReady == 0 && !deadline.IsZero() {
+		return pgerr.Fatal(pgerr.IdleSessionTimeout, "terminating connection due to idle-session timeout")
+	}
+	return nil
+}
+
+// afterDirect looks whether something has ended with what the server said.
+func (s *session) afterDirect() error {
+	d := s.direct
+	if !d.Quiet() {
+		return nil
+	}
+	if d.try {
+		if d.try = false; !d.Failed {
+			d.Keep(plan.PinStatement, "")
+		}
+	}
+	if d.Status() != 'I' {
+		return nil
+	}
+	if d.ddl {
+		d.ddl = false
+		s.ks.changed()
+	}
+	if d.discard {
+		if d.discard = false; !d.Failed {
+			s.direct = nil
+			d.Discarded()
+			s.dropStatements()
+			s.fanout, s.single = false, false
+			s.refresh()
+			return nil
+		}
+	}
+	if d.Kept != "" {
+		return nil
+	}
+	s.direct = nil
+	err := d.Leave()
+	s.refresh()
+	return err
+}
+
+// settleDirect waits until the backend has answered everything.
+func (s *session) settleDirect() error {
+	d := s.direct
+	for !d.Quiet() {
+		if err := d.Flush(); err != nil {
+			return err
+		}
+		if _, err := d.Relay(); err != nil {
+			return err
+		}
+		if d.Quiet() {
+			break
+		}
+		if _, err := d.Wait(false, time.Time{}); err != nil {
+			return err
+		}
+		if s.c.HupSeen() {
+			return exec.ErrClientGone
+		}
+	}
+	return nil
+}
+
+// directQuery sends a Query on, unless it is for the router.
+func (s *session) directQuery(msg []byte) error {
+	body, err := pgwire.ParseQuery(msg[pgwire.HeaderSize:])
+	if err != nil { // the server says what is wrong
+		s.direct.Send(pgwire.TypeQuery, msg)
+		return nil
+	}
+	sql := s.text(body)
+	s.lex.Lex(sql)
+	p, err := s.directPlan(sql)
+	if err == nil && p.ForShard() {
+		s.note(p)
+		if err := s.prepareAll(p); err != nil {
+			return err
+		}
+		delete(s.stmts, "")
+		s.direct.Send(pgwire.TypeQuery, msg)
+		return nil
+	}
+	// The router's own answer, in its turn.
+	if e := s.settleDirect(); e != nil {
+		return e
+	}
+	if err == nil {
+		err = s.directOwn(sql, p)
+	}
+	return s.answerError(err)
+}
+
+// directOwn carries out what is the router's in a direct session.
+func (s *session) directOwn(sql string, p *plan.Plan) error {
+	if p.Action != plan.Local {
+		return pgerr.New(pgerr.FeatureNotSupported, "what the catalog records (a table's kind, a role's password) cannot be changed in a session that is bound to its backend (%s)", s.direct.Kept).
+			WithHint("Run it in another session, or use shardctl.")
+	}
+	s.args = plan.Args{SQL: sql, Literals: s.lex.Literals, Params: s.args.Params[:0]}
+	return s.control(p, &s.args)
+}
+
+// directPlan is what there is to know of a text in a direct session.
+func (s *session) directPlan(sql string) (*plan.Plan, error) {
+	if s.lex.Empty {
+		return passed, nil
+	}
+	if !s.lex.Multiple {
+		return s.plan(sql, nil)
+	}
+	p, err := s.planSeries(sql)
+	if p == nil && err == nil {
+		p = passed
+		s.direct.Keep(0, "settings")
+	}
+	return p, err
+}
+
+// passed is the plan of what needs no look.
+var passed = &plan.Plan{Operation: "utility"}
+
+// directMessage sends a message of the extended protocol (or of COPY) on.
+func (s *session) directMessage(typ byte, msg []byte) error {
+	d := s.direct
+	body := msg[pgwire.HeaderSize:]
+	switch typ {
+	case pgwire.TypeParse:
+		return s.directParse(msg)
+	case pgwire.TypeBind:
+		if v, err := pgwire.ParseBind(body); err == nil {
+			s.prepareFor(string(v.Statement))
+		}
+	case pgwire.TypeDescribe, pgwire.TypeClose:
+		if v, err := pgwire.ParseDescribe(body); err == nil && v.Kind == pgwire.KindStatement {
+			if typ == pgwire.TypeDescribe {
+				s.prepareFor(string(v.Name))
+			} else {
+				delete(s.stmts, string(v.Name))
+				delete(d.Prepared, string(v.Name))
+			}
+		}
+	}
+	d.Send(typ, msg)
+	return nil
+}
+
+// directParse sends a Parse on, unless it is for the router.
+func (s *session) directParse(msg []byte) error {
+	d := s.direct
+	v, err := pgwire.ParseParse(msg[pgwire.HeaderSize:])
+	if err != nil {
+		d.Send(pgwire.TypeParse, msg) // the server says what is wrong
+		return nil
+	}
+	name := string(v.Name)
+	if _, ok := s.stmts[name]; ok && name != "" {
+		s.prepareFor(name) // so that the server says that it exists
+		d.Send(pgwire.TypeParse, msg)
+		return nil
+	}
+	st, err := s.parsedDirect(&v)
+	if err == nil && st.Plan != nil && !st.Plan.ForShard() {
+		err = pgerr.New(pgerr.FeatureNotSupported, "what is the router's own cannot be prepared in a session that is bound to its backend (%s)", d.Kept).
+			WithHint("Send it as a simple Query.")
+	}
+	if err != nil {
+		return s.refuseDirect(err)
+	}
+	if st.Plan != nil {
+		s.note(st.Plan)
+	}
+	s.stmts[name] = st
+	d.Send(pgwire.TypeParse, msg)
+	d.Parsing(name)
+	return nil
+}
+
+// refuseDirect tells an error of the router's own within a pipeline.
+func (s *session) refuseDirect(err error) error {
+	d := s.direct
+	if d.Open() {
+		// What the backend answers to the messages before comes first: a Sync of
+		// the router's own makes it answer, and its transaction is over then.
+		return pgerr.Fatal(pgerr.FeatureNotSupported, "%s", err).WithHint("Send it in a pipeline of its own.")
+	}
+	if e := s.settleDirect(); e != nil {
+		return e
+	}
+	s.fail(err)
+	d.skip = true
+	return nil
+}
+
+// prepareFor has the backend prepare a statement that the session had before.
+func (s *session) prepareFor(name string) {
+	if _, ok := s.direct.Prepared[name]; ok {
+		return
+	}
+	if st, ok := s.stmts[name]; ok && st.Plan != nil {
+		s.direct.Prepare(st)
+	}
+}
+
+// prepareAll has the backend prepare all that the session had before, for SQL
+// that may name one of them.
+func (s *session) prepareAll(p *plan.Plan) error {
+	d := s.direct
+	if p.Pins&plan.PinStatement == 0 || d.Status() != 'I' || d.Open() {
+		return nil
+	}
+	for name, st := range s.stmts {
+		if _, ok := d.Prepared[name]; ok || name == "" || st.Plan == nil {
+			continue
+		}
+		if err := s.settleDirect(); err != nil {
+			return err
+		}
+		if err := d.PrepareApart(st); err != nil && exec.Fatal(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// largeObjects are the functions of the large-object interface, by OID (pg_proc.dat):
+// what they leave in the server's session ends with the transaction.
+var largeObjects = []uint32{715, 764, 765, 767, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172}
+
+// functionCall sends a FunctionCall on (the "fast path", which libpq's and JDBC's
+// large objects use).
+func (s *session) functionCall(msg []byte) error {
+	defer s.c.Consume(len(msg))
+	p := &plan.Plan{Operation: "utility", Access: plan.Write, Direct: plan.Keep, Pins: plan.PinCode}
+	if len(msg) >= 9 && slices.Contains(largeObjects, binary.BigEndian.Uint32(msg[5:])) {
+		p.Direct, p.Pins = plan.Span, 0
+	}
+	if s.x.OpenUnits() || len(s.owed) > 0 {
+		if err := s.endPipeline(); err != nil {
+			return err
+		}
+	}
+	if err := s.goDirect(p); err != nil {
+		s.x.Fail()
+		return s.answerError(err)
+	}
+	s.note(p)
+	s.direct.Send(pgwire.TypeFunctionCall, msg)
+	return nil
+}
