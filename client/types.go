@@ -90,6 +90,8 @@ type ShardChange struct {
 	PasswordFile    *string `json:"password_file,omitempty"`
 	TLSMode         *string `json:"tls_mode,omitempty"`
 	TLSRootCert     *string `json:"tls_root_cert,omitempty"`
+	// Replicas are all of them from now on, host:port each.
+	Replicas *[]string `json:"replicas,omitempty"`
 }
 
 // ShardHealth is what the prober of the manager that answered has seen.

@@ -9,7 +9,7 @@ import (
 
 func (a *app) shardCommand() *cobra.Command {
 	return a.group("shard", "PostgreSQL servers that hold rows",
-		a.shardAdd(), a.shardList(), a.shardShow(), a.shardRemove())
+		a.shardAdd(), a.shardList(), a.shardShow(), a.shardReplicas(), a.shardRemove())
 }
 
 func (a *app) shardAdd() *cobra.Command {

@@ -206,6 +206,9 @@ func (s *Server) changeShard(ctx context.Context, c *call) (answer, error) {
 	set(&sh.PasswordFile, change.PasswordFile)
 	set(&sh.TLSMode, change.TLSMode)
 	set(&sh.TLSRootCert, change.TLSRootCert)
+	if change.Replicas != nil {
+		sh.Replicas = *change.Replicas
+	}
 	if err := sh.Validate(); err != nil {
 		return answer{}, invalid("%s", oneLine(err))
 	}
@@ -241,6 +244,9 @@ func (s *Server) checkChange(ctx context.Context, old, sh catalog.Shard) error {
 		return invalid("status: readonly is not supported yet")
 	case sh.Status == catalog.ShardInactive && (owns || (k != nil && k.HomeShard == sh.ID)):
 		return conflict(codeInUse, "shard %s owns vnodes or is the home shard: it cannot be inactive", sh.ID)
+	}
+	if err := s.checkReplicas(ctx, old, sh); err != nil {
+		return err
 	}
 	if sh.PrimaryEndpoint == old.PrimaryEndpoint {
 		return nil
