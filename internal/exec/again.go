@@ -154,8 +154,8 @@ func prepareAgain(x *Exec, s *step) error {
 	if s.told {
 		what = hidden
 	}
-	x.parse(p, s.stmt, what)
-	return nil
+	_, err = x.parse(p, s.stmt, what)
+	return err
 }
 
 func describeAgain(x *Exec, s *step) error { return x.ExtDescribeStatement(s.stmt, s.shard) }

@@ -74,6 +74,8 @@ type Options struct {
 	MaxReplicaLag time.Duration
 	// MaxMessage bounds a client's message during COPY, in bytes.
 	MaxMessage int
+	// OIDs loads how shards number users' types; nil where nothing is translated.
+	OIDs OIDLoader
 }
 
 // Recorder takes measurements, for every statement on every shard it ran on and

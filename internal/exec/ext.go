@@ -286,7 +286,10 @@ func (x *Exec) ExtPrepare(s *Stmt, shard int) error {
 	if err != nil {
 		return err
 	}
-	told := x.parse(p, s, relayed)
+	told, err := x.parse(p, s, relayed)
+	if err != nil {
+		return err
+	}
 	x.ext.steps.once(len(x.ext.steps.list) > 0)
 	x.ext.steps.add(step{what: prepareAgain, stmt: s, shard: shard, told: told})
 	x.logOp(p, extOp{kind: opPrepare, stmt: s})
@@ -296,25 +299,29 @@ func (x *Exec) ExtPrepare(s *Stmt, shard int) error {
 // parse makes sure that p's server has the statement.
 //
 // told says that the client has its answer already.
-func (x *Exec) parse(p *part, s *Stmt, what expect) (told bool) {
+func (x *Exec) parse(p *part, s *Stmt, what expect) (told bool, err error) {
 	c := p.conn
+	rest, err := x.parseRest(p, s)
+	if err != nil {
+		return false, err
+	}
 	if s.Shared == "" {
 		if what == hidden && c.UnnamedOwner == s.ID {
-			return false
+			return false, nil
 		}
 		c.UnnamedOwner = s.ID
 	} else if _, ok := c.Prepared[s.Shared]; ok {
 		if what == relayed {
-			return x.answerOwn(pgwire.TypeParseComplete)
+			return x.answerOwn(pgwire.TypeParseComplete), nil
 		}
-		return false
+		return false, nil
 	} else if evict := c.Remember(s.Shared); evict != "" {
 		c.SetOut(pgwire.AppendClose(c.OutBuf(), pgwire.KindStatement, evict))
 		p.unit.push(expectation{what: hidden})
 	}
-	c.SetOut(pgwire.AppendParseRest(c.OutBuf(), s.Shared, s.SQL, s.Rest))
+	c.SetOut(pgwire.AppendParseRest(c.OutBuf(), s.Shared, s.SQL, rest))
 	p.unit.push(expectation{what: what, name: s.Shared})
-	return false
+	return false, nil
 }
 
 // ExtDescribeStatement relays a Describe of a statement.
@@ -323,7 +330,9 @@ func (x *Exec) ExtDescribeStatement(s *Stmt, shard int) error {
 	if err != nil {
 		return err
 	}
-	x.parse(p, s, hidden)
+	if _, err := x.parse(p, s, hidden); err != nil {
+		return err
+	}
 	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindStatement, s.Shared))
 	p.unit.push(expectation{what: relayed})
 	x.ext.steps.add(step{what: describeAgain, stmt: s, shard: shard})
@@ -369,14 +378,20 @@ func (x *Exec) bindOn(p *part, po *Portal, rows []int, what expect, times *plan.
 		text := x.text(s.Plan, &po.Args, rows, times)
 		name = ""
 		p.conn.UnnamedOwner = 0
-		out, err := pgwire.AppendParse(p.conn.OutBuf(), "", text, po.Args.ParamTypes)
+		types, err := x.parameterTypes(p, po.Args.ParamTypes)
+		if err != nil {
+			return err
+		}
+		out, err := pgwire.AppendParse(p.conn.OutBuf(), "", text, types)
 		if err != nil {
 			return pgerr.From(err)
 		}
 		p.conn.SetOut(out)
 		p.unit.push(expectation{what: hidden})
 	} else {
-		x.parse(p, s, hidden)
+		if _, err := x.parse(p, s, hidden); err != nil {
+			return err
+		}
 	}
 	p.conn.SetOut(pgwire.AppendBindRest(p.conn.OutBuf(), po.Name, name, po.Rest))
 	p.unit.push(expectation{what: what})

@@ -169,6 +169,11 @@ func (x *Exec) hiddenAnswers(p *part, keep *[]byte) error {
 		switch typ {
 		case pgwire.TypeParseComplete, pgwire.TypeBindComplete, pgwire.TypeCloseComplete, pgwire.TypeNoData,
 			pgwire.TypeRowDescription, pgwire.TypeCommandComplete, pgwire.TypeEmptyQueryResponse, pgwire.TypePortalSuspended:
+			if typ == pgwire.TypeRowDescription {
+				if msg, err = x.describe(p, typ, msg); err != nil {
+					return err
+				}
+			}
 			if u.queue[u.head].what == relayed {
 				*keep = append(*keep, msg...)
 			}
@@ -404,8 +409,12 @@ func (x *Exec) DescribeTypes(s *Stmt, shard int) ([]uint32, error) {
 	if err != nil {
 		return nil, err
 	}
+	rest, err := x.parseRest(p, s)
+	if err != nil {
+		return nil, err
+	}
 	c := p.conn
-	out := pgwire.AppendParseRest(c.OutBuf(), "", s.SQL, s.Rest)
+	out := pgwire.AppendParseRest(c.OutBuf(), "", s.SQL, rest)
 	out = pgwire.AppendDescribe(out, pgwire.KindStatement, "")
 	c.SetOut(pgwire.AppendSync(out))
 	c.UnnamedOwner = 0
@@ -422,6 +431,9 @@ func (x *Exec) DescribeTypes(s *Stmt, shard int) ([]uint32, error) {
 		}
 		switch typ {
 		case pgwire.TypeParameterDescription:
+			if msg, err = x.describe(p, typ, msg); err != nil {
+				return nil, err
+			}
 			d, err := pgwire.ParseParameterDescription(msg[5:])
 			if err != nil {
 				return nil, x.lostShard(p, err)

@@ -97,6 +97,9 @@ func (m *merger) read(i int, p *part, drop bool) error {
 		case pgwire.TypeRowDescription:
 			if m.simple && !m.described && !drop {
 				m.described = true
+				if msg, err = x.describe(p, typ, msg); err != nil {
+					return err
+				}
 				x.Client.Write(msg)
 			}
 		case pgwire.TypeDataRow:

@@ -115,6 +115,16 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 				start = i
 				continue
 			}
+			if (typ == pgwire.TypeRowDescription || typ == pgwire.TypeParameterDescription) && x.describesOwn(p, typ, msg) {
+				m, err := x.oids(p, describedTypes(typ, msg)...)
+				if err != nil {
+					c.Break()
+					return failed, false, err
+				}
+				buf = c.In() // the session may have been suspended
+				msg = buf[i : i+n]
+				m.translate(typ, msg)
+			}
 			keep := true
 			switch typ {
 			case pgwire.TypeDataRow, pgwire.TypeCopyData:

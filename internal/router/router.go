@@ -118,6 +118,7 @@ type Router struct {
 
 	group    *loop.Group
 	pools    *backend.Pools
+	oids     oidCache
 	exec     exec.Options
 	boot     string
 	counter  atomic.Uint64 // of two-phase transactions
@@ -167,7 +168,7 @@ func New(o Options) (*Router, error) {
 	if o.Metrics != nil {
 		o.Metrics.ShardsAt = r.shardsAt
 	}
-	r.exec = exec.Options{Pools: r.pools, GID: r.gid, Service: service{r}, MaxMessage: o.MaxMessage, MaxReplicaLag: o.MaxReplicaLag}
+	r.exec = exec.Options{Pools: r.pools, GID: r.gid, Service: service{r}, MaxMessage: o.MaxMessage, MaxReplicaLag: o.MaxReplicaLag, OIDs: r.loadOIDs}
 	if err := r.listen(); err != nil {
 		r.Close()
 		return nil, err
