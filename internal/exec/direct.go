@@ -93,6 +93,7 @@ func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
 	}
 	d.open = p.unit.open
 	d.p = p
+	p.wrote = true // or may: what reads from replicas afterwards sees it
 	p.conn.ForgetAll()
 	x.txn = txn{parts: x.txn.parts, saves: x.txn.saves[:0]}
 	x.Settings.journal = x.Settings.journal[:0]
@@ -115,7 +116,7 @@ func (x *Exec) acquireOwn(shard int, startup []pgwire.Param) (*part, error) {
 		return nil, err
 	}
 	p := x.Commons.part()
-	p.shard, p.conn, p.tainted = shard, c, true
+	p.shard, p.conn, p.tainted, p.wrote = shard, c, true, true
 	c.Settings = x.Settings.base
 	for name, v := range c.Params {
 		x.Told[name] = v

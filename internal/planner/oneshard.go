@@ -69,6 +69,7 @@ func (p *planner) oneShard(n *pg.Node) error {
 		return p.oneShardOther(n)
 	}
 	p.oneShardCode(n)
+	p.p.Repeatable = p.p.Operation == "select" && n.GetSelectStmt() != nil && p.p.Access <= plan.Read && p.p.Direct == plan.Pooled
 	return nil
 }
 
