@@ -48,6 +48,7 @@ type Conn struct {
 	// Prepared are the shared prepared statements that exist on the server.
 	Prepared map[string]struct{}
 	order    []string // of preparation, for eviction
+	custom   []string // custom settings that exist here, sorted
 
 	// UnnamedOwner is the session statement whose text the server's unnamed
 	// statement holds; 0 when unknown.

@@ -153,7 +153,7 @@ func (p *Pool) dial(t *loop.Task, cred *Credentials) (*Conn, error) {
 			ep.giveBackPermit()
 			return nil, err
 		}
-		if c := p.pop(); c != nil { // one that was given back meanwhile
+		if c := p.pop(nil); c != nil { // one that was given back meanwhile
 			ep.giveBackPermit()
 			return c, nil
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -107,24 +108,27 @@ func (p *Pools) Pool(l *loop.Loop, tgt Target, key Key) *Pool {
 
 // Acquire yields a connection that is idle, clean and alive: one of this loop's,
 // a new one, or, at the bound, the first that is given back anywhere. It
-// suspends t. The error is a *pgerr.Error.
-func (p *Pool) Acquire(t *loop.Task, cred *Credentials) (*Conn, error) {
-	if c := p.pop(); c != nil {
+// suspends t. custom are the names of the custom settings that the session has SET,
+// sorted: it gets no connection that has others. The error is a *pgerr.Error.
+func (p *Pool) Acquire(t *loop.Task, cred *Credentials, custom []string) (*Conn, error) {
+	if c := p.pop(custom); c != nil {
 		return c, nil
 	}
-	if p.ep.tryPermit() {
+	if p.ep.tryPermit() || p.renew() {
 		return p.dial(t, cred)
 	}
-	return p.queue(t, cred)
+	return p.queue(t, cred, custom)
 }
 
 // pop takes the most recently used idle connection that is still good.
-func (p *Pool) pop() *Conn {
+func (p *Pool) pop(custom []string) *Conn {
 	ttl := p.ep.pools.opts.Load().ConnectionTTL
-	for n := len(p.idle); n > 0; n = len(p.idle) {
-		c := p.idle[n-1]
-		p.idle[n-1] = nil
-		p.idle = p.idle[:n-1]
+	for i := len(p.idle) - 1; i >= 0; i-- {
+		c := p.idle[i]
+		if len(c.custom) > 0 && !c.suits(custom) {
+			continue
+		}
+		p.idle = slices.Delete(p.idle, i, i+1)
 		p.ep.idle.Add(-1)
 		// Nothing may arrive on an idle connection that was given back clean, but
 		// for the server's farewell: such a connection is not used again.
@@ -285,6 +289,10 @@ func (p *Pool) put(c *Conn) {
 func (p *Pool) hand(c *Conn, w *waiter) {
 	ep := p.ep
 	switch {
+	case len(c.custom) > 0 && !c.suits(w.custom):
+		c.Conn.Close()
+		w.pass = true
+		ep.finish(w)
 	case w.pool == p:
 		w.conn = c
 		ep.finishHere(w)
@@ -329,7 +337,7 @@ func (p *Pools) offerIdle(ep *endpoint) {
 func (ep *endpoint) offerFrom(l *loop.Loop) {
 	for _, p := range ep.pools.ofLoop(ep, l) {
 		for ep.nwait.Load() > 0 {
-			c := p.pop()
+			c := p.popAny()
 			if c == nil {
 				break
 			}

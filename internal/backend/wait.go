@@ -14,17 +14,20 @@ type waiter struct {
 	task *loop.Task
 	conn *Conn // handed over
 	pass bool  // a permit was handed over: dial
+	// custom are the session's custom settings: see Acquire.
+	custom []string
 	// Guarded by endpoint.mu: served once it left the queue to be given
 	// something, done once it has been given it or gave up.
 	served, done bool
 }
 
 // queue waits at the bound.
-func (p *Pool) queue(t *loop.Task, cred *Credentials) (*Conn, error) {
+func (p *Pool) queue(t *loop.Task, cred *Credentials, custom []string) (*Conn, error) {
 	ep := p.ep
 	timeout := ep.pools.opts.Load().AcquireTimeout
 	deadline := time.Now().Add(timeout)
 	w := p.newWaiter(t)
+	w.custom = custom
 	ep.mu.Lock()
 	ep.waiters = append(ep.waiters, w)
 	ep.nwait.Add(1)

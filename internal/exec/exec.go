@@ -136,7 +136,10 @@ type Exec struct {
 	pinned   []*part // connections that the session keeps
 	pinsLost *pgerr.Error
 	keepAll  bool // sharding.pool_mode = session
-	closing  bool
+	// custom are the names of custom settings that the session has SET, sorted; made
+	// those where it succeeded.
+	custom, made []string
+	closing      bool
 	// temps are the session's temporary relations, on the home shard.
 	temps     map[string]struct{}
 	tempKey   string
@@ -218,7 +221,7 @@ func (x *Exec) acquire(shard int) (*part, error) {
 	pool := x.pool(shard)
 	// What the client sends meanwhile must not end a wait for a connection.
 	x.T.Want(x.Client, 0)
-	c, err := pool.Acquire(x.T, x.Cred)
+	c, err := pool.Acquire(x.T, x.Cred, x.custom)
 	if err != nil {
 		return nil, x.refused(shard, err)
 	}
@@ -226,11 +229,14 @@ func (x *Exec) acquire(shard int) (*part, error) {
 	err = x.ensureSettings(p)
 	if err != nil && !Fatal(err) && p.lost {
 		// It was dead before anything of the statement was sent.
-		if c, err = pool.Acquire(x.T, x.Cred); err != nil {
+		if c, err = pool.Acquire(x.T, x.Cred, x.custom); err != nil {
 			return nil, x.refused(shard, err)
 		}
 		p = x.partOn(shard, c)
 		err = x.ensureSettings(p)
+	}
+	if x.keepAll && err == nil {
+		p.pinned |= plan.PinMode
 	}
 	return p, err
 }
@@ -239,9 +245,6 @@ func (x *Exec) acquire(shard int) (*part, error) {
 func (x *Exec) partOn(shard int, c *backend.Conn) *part {
 	p := x.Commons.part()
 	p.shard, p.conn = shard, c
-	if x.keepAll {
-		p.pinned = plan.PinMode
-	}
 	if c.Generation != x.generation && x.start != nil {
 		x.keepStart(c)
 	}
@@ -290,6 +293,9 @@ func (x *Exec) pool(shard int) *backend.Pool {
 // gives p up.
 func (x *Exec) ensureSettings(p *part) error {
 	err := x.applySettings(p)
+	if err == nil && x.made != nil {
+		err = x.defineCustom(p)
+	}
 	if err != nil {
 		p.conn.Break()
 		x.release(p)
@@ -318,6 +324,9 @@ func (x *Exec) release(p *part) {
 	if p.tainted {
 		// What a function of a user's left behind is unknown.
 		p.conn.Break()
+	}
+	if x.custom != nil {
+		p.conn.MarkCustom(x.custom)
 	}
 	p.conn.Release()
 	p.conn = nil

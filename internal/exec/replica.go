@@ -184,7 +184,7 @@ func (x *Exec) choose(shard int, tried uint32) (best *backend.Replica, at int, t
 // acquireReplica yields a part with a connection to a replica.
 func (x *Exec) acquireReplica(shard, i int, r *backend.Replica) (*part, error) {
 	x.T.Want(x.Client, 0)
-	c, err := x.replicaPool(shard, i).Acquire(x.T, x.Cred)
+	c, err := x.replicaPool(shard, i).Acquire(x.T, x.Cred, x.custom)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,9 @@ func (x *Exec) Set(c *plan.Control, a *plan.Args) error {
 		x.Fail()
 		return pgerr.New(pgerr.FeatureNotSupported, "client_encoding %q is not supported by the router", c.Value).WithHint("Use UTF8.")
 	}
+	if c.Kind == plan.Set {
+		x.noteCustom(c.Name)
+	}
 	x.holdStatus, x.status = true, x.status[:0]
 	defer func() { x.holdStatus = false }()
 	parts, scratch, err := x.partsForSet()
@@ -209,6 +212,9 @@ func (x *Exec) keep(c *plan.Control, values []string) {
 		return
 	}
 	for i, n := range names {
+		if c.Kind == plan.Set {
+			x.madeCustom(n)
+		}
 		if x.txn.block {
 			x.Settings.journal = append(x.Settings.journal, setting{n, values[i], c.Local})
 		}
@@ -250,6 +256,7 @@ func (x *Exec) learn(p *plan.Plan, a *plan.Args, part *part) error {
 			return err
 		}
 		c.Name = strings.ToLower(string(name))
+		x.noteCustom(c.Name)
 		c.Local = len(local) > 0 && strings.ContainsRune("tTyY1", rune(local[0])) || strings.EqualFold(string(local), "on")
 	}
 	var v string

@@ -250,6 +250,9 @@ func (x *Exec) applySettings(p *part) error {
 // ApplyStartup checks the startup packet's settings on a backend and yields what
 // the server reports (ParameterStatus) under them.
 func (x *Exec) ApplyStartup() (map[string]string, error) {
+	for name := range x.Settings.base {
+		x.noteCustom(name)
+	}
 	p, err := x.acquireAny()
 	if err != nil {
 		return nil, err

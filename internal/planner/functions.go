@@ -210,6 +210,9 @@ func (p *planner) noteBuiltin(f *pg.FuncCall, name string, b schema.Builtin, at 
 		u.advisory, u.advisoryAt = name, at
 		// One taken for the transaction ends with it.
 		u.holds = u.holds || !strings.Contains(name, "_xact_")
+		if strings.HasPrefix(name, "pg_advisory_unlock") {
+			p.p.Look |= plan.PinLock
+		}
 	case sequenceFunctions[name]:
 		u.sequence, u.sequenceAt = name, at
 	case name == "set_config":
