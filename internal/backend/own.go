@@ -13,7 +13,7 @@ import (
 // Acquire does.
 func (p *Pool) AcquireOwn(t *loop.Task, cred *Credentials, params []pgwire.Param) (*Conn, error) {
 	if !p.ep.tryPermit() {
-		c, err := p.Acquire(t, cred)
+		c, err := p.Acquire(t, cred, nil)
 		if err != nil {
 			return nil, err
 		}
