@@ -133,7 +133,7 @@ func (s *server) options(cat *catalog.Catalog, metrics *telemetry.RouterMetrics)
 		HTTPAddr:     net.JoinHostPort(c.Server.Host, strconv.Itoa(c.Server.Port)),
 		JWTSecret:    c.Security.JWTSecret.Reveal(),
 		ServiceUser:  c.Credentials.Username, ServicePassword: c.Credentials.Password.Reveal(),
-		MaxClients: c.Postgres.MaxClients, IdleClientTimeout: c.Postgres.IdleClientTimeout.D(), SessionPool: c.Sharding.PoolMode == config.PoolSession,
+		MaxClients: c.Postgres.MaxClients, IdleClientTimeout: c.Postgres.IdleClientTimeout.D(), QueryTimeout: c.Postgres.QueryTimeout.D(), SessionPool: c.Sharding.PoolMode == config.PoolSession,
 		MaxConnections: c.Sharding.MaxConnections, ConnectionTTL: c.Sharding.ConnectionTTL.D(), AcquireTimeout: c.Sharding.AcquireTimeout.D(),
 		ReplicaPolicy: c.Sharding.ReplicaPolicy, MaxReplicaLag: c.Sharding.MaxReplicaLag.D(),
 		ReadTimeout: c.Server.ReadTimeout.D(), WriteTimeout: c.Server.WriteTimeout.D(), IdleTimeout: c.Server.IdleTimeout.D(),

@@ -12,7 +12,6 @@ var notYet = []struct {
 	path, instead string
 	routerOnly    bool
 }{
-	{"postgres.query_timeout", "use statement_timeout, by SET or ALTER ROLE ... SET", false},
 	{"sharding.min_connections", "connections are opened when they are needed", false},
 	{"sharding.max_gather_bytes", "rows are not gathered yet", false},
 	{"security.jwks_path", "tokens are signed with security.jwt_secret", false},

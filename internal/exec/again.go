@@ -14,7 +14,7 @@ import (
 // mayRepeat says whether what was sent on p, whose connection is lost, may be sent
 // again. pl is nil where nothing was executed.
 func (x *Exec) mayRepeat(p *part, pl *plan.Plan) bool {
-	if p.conn == nil || !p.conn.Broken() || p.heard || p.repeated || p.pinned != 0 || p.tainted || x.detached {
+	if p.conn == nil || !p.lost || p.heard || p.repeated || p.pinned != 0 || p.tainted || x.detached {
 		return false
 	}
 	if pl == nil || p.unsent {
@@ -132,7 +132,7 @@ func (x *Exec) repeatUnit(p *part, cause error) (*part, error) {
 	s.off = true // steps taken again are not noted
 	q, err := x.another(p)
 	if err != nil {
-		return p, err
+		return nil, err // p may be another session's by now
 	}
 	hide := x.hide
 	defer func() { x.hide = hide }()

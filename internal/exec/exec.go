@@ -111,6 +111,9 @@ type Exec struct {
 	Settings Settings
 	// Commons is of the loop that the session lives on.
 	Commons *Commons
+	// CancelAll asks the shards at work to stop, without waiting; see Within.
+	CancelAll func()
+
 	// Told is what ParameterStatus last told the client. It may be shared: it is replaced, not changed.
 	Told map[string]string
 	// LastShards are the shards (indexes into Place.Shards) that the last
@@ -155,8 +158,12 @@ type Exec struct {
 	// sent, where PostgreSQL sends it.
 	holdStatus bool
 	status     []byte
-	inSeries   bool // several statements of one Query share the implicit block
-	scratch    []byte
+	// What Within set, and whether CancelAll has been called.
+	limit    time.Time
+	allowed  time.Duration
+	overran  bool
+	inSeries bool // several statements of one Query share the implicit block
+	scratch  []byte
 }
 
 // highWater is how much unsent output a client may have before its backend is
@@ -371,7 +378,7 @@ func (x *Exec) wait(p *part) error {
 		bev |= loop.Writable
 	}
 	t.Want(p.conn.Conn, bev)
-	_, err := t.Wait(noDeadline)
+	cause, err := t.Wait(x.limit)
 	// A Want stands until it is changed: another part's wait must not be ended by
 	// what this one has to read.
 	t.Want(p.conn.Conn, 0)
@@ -380,6 +387,9 @@ func (x *Exec) wait(p *part) error {
 	}
 	if c.HupSeen() && !x.detached {
 		return ErrClientGone
+	}
+	if cause&loop.CauseDeadline != 0 && cause&loop.CauseReady == 0 {
+		return x.overdue(p)
 	}
 	if p.conn.Queued() > 0 {
 		if err := p.conn.Flush(); err != nil && err != loop.ErrWouldBlock {
@@ -601,7 +611,7 @@ func (x *Exec) parseError(p *part, msg []byte) error {
 	if e.IsFatal() {
 		return x.farewell(p, e)
 	}
-	return e
+	return x.overrun(e)
 }
 
 // farewell is for the error with which a server ends its own connection: the

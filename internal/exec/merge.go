@@ -167,6 +167,7 @@ func (x *Exec) shardError(p *part, msg []byte) error {
 	if e.IsFatal() {
 		return x.farewell(p, e)
 	}
+	e = x.overrun(e)
 	where := fmt.Sprintf("On shard %s.", x.Place.Shards[p.shard])
 	if e.Detail == "" {
 		e.Detail = where

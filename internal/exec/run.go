@@ -119,9 +119,7 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 	if err == nil && copyIn {
 		failed, err = x.copyThrough(part, sole)
 	}
-	if part != nil {
-		x.observe(part, failed || err != nil)
-	}
+	x.observe(part, failed || err != nil)
 	if err != nil {
 		x.Fail()
 		return false, err
@@ -425,7 +423,7 @@ func (x *Exec) cursorRan(p *plan.Plan, part *part) {
 }
 
 func (x *Exec) observe(p *part, failed bool) {
-	if x.Recorder != nil && p.conn != nil {
+	if x.Recorder != nil && p != nil && p.conn != nil {
 		x.Recorder.Statement(x.Place.Keyspace, x.Place.Shards[p.shard], x.op, time.Since(p.start), failed)
 	}
 }

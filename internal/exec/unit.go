@@ -138,10 +138,16 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 			case pgwire.TypeErrorResponse:
 				failed = true
 				x.unitFailed(p)
-				if e, perr := pgwire.ParseError(msg[5:]); perr == nil && e.IsFatal() {
+				e, perr := pgwire.ParseError(msg[5:])
+				if perr == nil && e.IsFatal() {
 					x.Client.Write(buf[start:i])
 					x.diedOf(p, e, i)
 					return failed, false, x.farewell(p, e)
+				}
+				if perr == nil && x.overran {
+					x.Client.Write(buf[start:i])
+					x.Client.SetOut(pgwire.AppendError(x.Client.OutBuf(), x.overrun(e)))
+					start, keep = i, false
 				}
 				if until == atPending {
 					done = true

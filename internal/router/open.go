@@ -19,6 +19,7 @@ func (s *session) init(cred *backend.Credentials, startup map[string]string) {
 		T: s.t, Client: s.c, Opts: &s.r.exec, Role: cred.User, Cred: cred,
 		Place: s.ks.state.Load().place,
 	}
+	s.x.CancelAll = func() { s.cancelRunning() }
 	s.defaultPolicy = s.r.policy()
 	s.policy = s.defaultPolicy
 	s.startup = ownStartup(startup)

@@ -58,6 +58,7 @@ type Options struct {
 	MaxClients        int
 	MaxMessage        int
 	IdleClientTimeout time.Duration
+	QueryTimeout      time.Duration // of one message of a client; 0: none
 	// SessionPool is sharding.pool_mode: session, unless a session says otherwise.
 	SessionPool    bool
 	MaxConnections int

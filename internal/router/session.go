@@ -91,6 +91,9 @@ func (s *session) serve() error {
 		if err != nil {
 			return err
 		}
+		if d := s.r.opts.QueryTimeout; d > 0 {
+			s.x.Within(d)
+		}
 		switch typ {
 		case pgwire.TypeQuery:
 			err = s.query(msg)
@@ -196,9 +199,18 @@ func (s *session) idle() error {
 	if s.x.Listening() && s.c.Queued() <= maxNotifications {
 		return s.listenIdle()
 	}
+	block := s.x.InBlock() && s.x.Bound()
+	if block {
+		s.x.WatchBlock()
+	}
 	cause, err := s.t.Wait(s.idleDeadline())
 	if err != nil {
 		return err
+	}
+	if block {
+		if err := s.x.BlockSpoke(); err != nil {
+			return err
+		}
 	}
 	if cause&loop.CauseDeadline != 0 && cause&loop.CauseReady == 0 {
 		return pgerr.Fatal(pgerr.IdleSessionTimeout, "terminating connection due to idle-session timeout")

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -221,4 +223,127 @@ func TestStaleConnections(t *testing.T) {
 	if n := numbers(t, c.Servers[1].Query(t, "app", fmt.Sprintf("SELECT n FROM t WHERE id = %d", keys[1]))[0])[0]; n != int64(want) {
 		t.Errorf("%d, want %d", n, want)
 	}
+}
+
+// TestQueryTimeout: what takes longer than postgres.query_timeout is cancelled; a
+// shard that hangs (SIGSTOP) holds nobody for long, and nobody is told that a write
+// was or was not made where that is not known.
+func TestQueryTimeout(t *testing.T) {
+	const limit = 500 * time.Millisecond
+	c := clustertest.Start(t, clustertest.Options{Servers: 2, Router: func(o *router.Options) { o.QueryTimeout = limit; o.AcquireTimeout = time.Second }})
+	conn := c.Connect(t, "app")
+	mustExec(t, conn, "CREATE TABLE t (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0) WITH (sharding.key = 'id')")
+	keys := keysOf(t, c)
+	for _, k := range keys {
+		mustExec(t, conn, fmt.Sprintf("INSERT INTO t VALUES (%d)", k))
+	}
+	// The client's own cancel reads otherwise.
+	for _, sql := range []string{
+		fmt.Sprintf("SELECT pg_sleep(60) FROM t WHERE id = %d", keys[1]),
+		"SELECT count(*) FROM t WHERE pg_sleep(60) IS NOT NULL",
+		fmt.Sprintf("UPDATE t SET n = 7 WHERE id = %d AND pg_sleep(60) IS NOT NULL", keys[0]),
+	} {
+		for _, mode := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
+			begun := time.Now()
+			_, err := conn.Exec(clustertest.Context(t), sql, mode)
+			var pg *pgconn.PgError
+			if !errors.As(err, &pg) || pg.Code != "57014" || pg.Message != "canceling statement due to query timeout" || time.Since(begun) > 10*time.Second {
+				t.Errorf("%s: %v after %v", sql, err, time.Since(begun))
+			}
+			mustExec(t, conn, fmt.Sprintf("UPDATE t SET n = 1 WHERE id = %d", keys[1]))
+		}
+	}
+	hang := func(run func()) {
+		pids := c.Servers[1].Query(t, "app", "SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND backend_type = 'client backend' AND pid <> pg_backend_pid()")
+		for _, row := range pids {
+			signal(t, row[0], syscall.SIGSTOP)
+		}
+		signal(t, fmt.Sprint(c.Servers[1].Pid()), syscall.SIGSTOP) // nor does it take new connections
+		defer func() {
+			signal(t, fmt.Sprint(c.Servers[1].Pid()), syscall.SIGCONT)
+			for _, row := range pids {
+				signal(t, row[0], syscall.SIGCONT)
+			}
+		}()
+		run()
+	}
+	const long = 15 * time.Second
+	read := fmt.Sprintf("SELECT n FROM t WHERE id = %d", keys[1])
+	write := fmt.Sprintf("UPDATE t SET n = n + 1 WHERE id = %d", keys[1])
+	for _, try := range []struct{ sql, code string }{{read, "57014"}, {write, "08007"}} {
+		mustExec(t, conn, read)
+		hang(func() {
+			if code, took := refusal(t, conn, try.sql); code != try.code || took > long {
+				t.Errorf("%s on a hung shard: %s after %v, want %s", try.sql, code, took, try.code)
+			}
+			mustExec(t, conn, fmt.Sprintf("UPDATE t SET n = 2 WHERE id = %d", keys[0])) // the other shard works
+		})
+		mustExec(t, conn, read)
+	}
+	// At COMMIT, on one shard and on two.
+	for _, more := range []string{"", fmt.Sprintf("; UPDATE t SET n = n + 1 WHERE id = %d", keys[0])} {
+		mustExec(t, conn, "BEGIN")
+		if _, err := conn.PgConn().Exec(clustertest.Context(t), write+more).ReadAll(); err != nil {
+			t.Fatal(err)
+		}
+		hang(func() {
+			code, took := refusal(t, conn, "COMMIT")
+			if code != "08007" && (more == "" || code != "40001") || took > 3*long {
+				t.Errorf("COMMIT of %q on a hung shard: %s after %v", write+more, code, took)
+			}
+		})
+		mustExec(t, conn, read)
+	}
+}
+
+func signal(t *testing.T, pid string, s syscall.Signal) {
+	t.Helper()
+	n, err := strconv.Atoi(pid)
+	if err == nil {
+		err = syscall.Kill(n, s)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestIdleInTransaction: a server ends a transaction that is idle for too long; the
+// client is told so at once and disconnected, as by one server. What a client sets
+// for its own idle session kills nobody's pooled connection.
+func TestIdleInTransaction(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Options{Servers: 2})
+	admin := c.Connect(t, "app")
+	mustExec(t, admin, "CREATE TABLE t (id bigint PRIMARY KEY, n int NOT NULL DEFAULT 0) WITH (sharding.key = 'id')")
+	keys := keysOf(t, c)
+	mustExec(t, admin, fmt.Sprintf("INSERT INTO t VALUES (%d), (%d)", keys[0], keys[1]))
+	for _, direct := range []bool{true, false} {
+		conn := c.Connect(t, "app")
+		if direct {
+			conn = c.Servers[1].Connect(t, "app")
+		}
+		mustExec(t, conn, "SET idle_in_transaction_session_timeout = '300ms'")
+		mustExec(t, conn, "BEGIN")
+		mustExec(t, conn, fmt.Sprintf("UPDATE t SET n = 1 WHERE id = %d", keys[1]))
+		msg, err := conn.PgConn().ReceiveMessage(clustertest.Context(t))
+		var pg *pgconn.PgError
+		if !errors.As(err, &pg) || pg.Severity != "FATAL" || pg.Code != "25P03" {
+			t.Errorf("direct %v: %T, %v", direct, msg, err)
+		}
+		if n := numbers(t, c.Servers[1].Query(t, "app", fmt.Sprintf("SELECT n FROM t WHERE id = %d", keys[1]))[0])[0]; n != 0 {
+			t.Errorf("direct %v: the transaction's write is there", direct)
+		}
+	}
+	// Another end of the backend: the block fails, the session stays.
+	conn := c.Connect(t, "app")
+	mustExec(t, conn, "BEGIN")
+	mustExec(t, conn, fmt.Sprintf("UPDATE t SET n = 1 WHERE id = %d", keys[1]))
+	c.Servers[1].Exec(t, "app", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'app' AND state = 'idle in transaction'")
+	if code, _ := refusal(t, conn, fmt.Sprintf("SELECT * FROM t WHERE id = %d", keys[1])); code != "08006" {
+		t.Errorf("a statement of a block whose backend was ended: %s", code)
+	}
+	if code, _ := refusal(t, conn, fmt.Sprintf("SELECT * FROM t WHERE id = %d", keys[0])); code != "25P02" {
+		t.Errorf("the next: %s", code)
+	}
+	mustExec(t, conn, "ROLLBACK")
+	mustExec(t, conn, fmt.Sprintf("SELECT * FROM t WHERE id = %d", keys[1]))
 }

@@ -1,0 +1,81 @@
+package exec
+
+import (
+	"github.com/sharding-system/sharding/internal/loop"
+	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgwire"
+)
+
+// quiet says whether p's server has answered everything: what comes now comes of itself.
+func (p *part) quiet() bool {
+	return p.conn != nil && !p.conn.Broken() && !p.owes && !p.unit.open && p.skipZ == 0 && p.big == 0
+}
+
+// WatchBlock has the session's next Wait end when a shard of the open block speaks
+// of itself: a server ends a transaction that is idle for too long. BlockSpoke must
+// follow the Wait.
+func (x *Exec) WatchBlock() {
+	for _, p := range x.txn.parts {
+		if p.quiet() {
+			x.T.Want(p.conn.Conn, loop.Readable)
+		}
+	}
+}
+
+// BlockSpoke takes what the shards of the open block have said of themselves. An error is
+// the server's own for a transaction that was idle for too long, which ends the
+// client's session as it does on one server. A shard that is lost otherwise fails
+// the block's next statement.
+func (x *Exec) BlockSpoke() error {
+	for _, p := range x.txn.parts {
+		if p.conn == nil {
+			continue
+		}
+		x.T.Want(p.conn.Conn, 0)
+		if !p.quiet() {
+			continue
+		}
+		if err := x.spoke(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *Exec) spoke(p *part) error {
+	p.past()
+	for {
+		buf := p.conn.In()
+		typ, n, _ := pgwire.Frame(buf)
+		if n == 0 || n > len(buf) {
+			if n > 0 {
+				p.conn.Reserve(n)
+			}
+			switch _, err := p.conn.Fill(); err {
+			case nil:
+				continue
+			case loop.ErrWouldBlock:
+				return nil
+			}
+			p.conn.Lost()
+			return nil
+		}
+		switch {
+		case n < 0:
+			p.conn.Lost()
+			return nil
+		case typ == pgwire.TypeNoticeResponse:
+			x.Client.Write(buf[:n])
+		case typ == pgwire.TypeParameterStatus:
+			x.parameterStatus(p, buf[:n], true)
+		case typ == pgwire.TypeErrorResponse:
+			e, err := pgwire.ParseError(buf[5:n])
+			p.conn.Lost()
+			if err == nil && e.Code == pgerr.IdleInTransactionTimeout {
+				return e
+			}
+			return nil
+		}
+		p.conn.Consume(n)
+	}
+}
