@@ -112,6 +112,18 @@ var languages = []language{
 			{name: "pgjdbc-binary", args: []string{"-1"}, lacks: []string{"pool"}},
 		},
 	},
+	{
+		name:    "ruby",
+		prepare: func(string) error { return aptInstall("ruby", "ruby-pg") },
+		command: func(string, driver) []string { return []string{"/usr/bin/ruby", "checks.rb"} },
+		drivers: []driver{{name: "ruby-pg", lacks: []string{"pool"}}},
+	},
+	{
+		name:    "perl",
+		prepare: func(string) error { return aptInstall("perl", "libdbd-pg-perl") },
+		command: func(string, driver) []string { return []string{"/usr/bin/perl", "checks.pl"} },
+		drivers: []driver{{name: "dbd-pg", lacks: []string{"pool"}}},
+	},
 }
 
 // pgjdbc is where Debian's package puts the driver.
