@@ -64,6 +64,7 @@ func (x *Exec) keepPinned(p *part) bool {
 	pin.began, pin.wrote, pin.dirty = false, false, false
 	x.pinned = append(x.pinned, &pin)
 	p.conn = nil
+	p.unit = unit{} // its queue is the kept one's: another session's part must not write into it
 	x.Commons.spare(p)
 	return true
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/sharding-system/sharding/internal/clustertest"
 )
 
-// TestUnnamedStatementsAtOnce: many clients prepare the unnamed statement in one
+// TestUnnamedStatementsAtOnce: many clients, some of them with a kept connection, prepare the unnamed statement in one
 // unit and run it in the next, each on whatever backend is free then; the answers
 // are those of the messages that each of them sent.
 func TestUnnamedStatementsAtOnce(t *testing.T) {
@@ -26,6 +26,11 @@ func TestUnnamedStatementsAtOnce(t *testing.T) {
 				return
 			}
 			defer pg.Close(ctx)
+			if i%2 == 0 { // some keep a connection between their transactions
+				if err := pg.Exec(ctx, "LISTEN news").Close(); err != nil {
+					t.Error(err)
+				}
+			}
 			for n := range 60 {
 				id := fmt.Sprint(1000*i + n%3)
 				d, err := pg.Prepare(ctx, "", "INSERT INTO s VALUES ($1, 0) ON CONFLICT (id) DO UPDATE SET n = s.n + 1", nil)
