@@ -76,6 +76,8 @@ var languages = []language{
 			{name: "psycopg2", args: []string{"dbapi.py", "psycopg2"}},
 			{name: "psycopg3", args: []string{"dbapi.py", "psycopg"}},
 			{name: "asyncpg", args: []string{"asyncpg_.py"}},
+			{name: "sqlalchemy", args: []string{"sqlalchemy_.py"}, lacks: []string{"prepared", "copy", "notify"}},
+			{name: "django", args: []string{"django_.py"}, lacks: []string{"prepared", "copy", "notify", "pool"}},
 		},
 	},
 	{
