@@ -60,6 +60,7 @@ func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
 		if err != nil {
 			return nil, err
 		}
+		p.dirty = true // what it does is not looked at
 		d.p, d.own = p, true
 		x.direct = d
 		return d, nil
@@ -68,6 +69,10 @@ func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.replica != nil {
+		return nil, pgerr.ReplicaBlock.New("this statement needs shard %s's primary, and the transaction reads from a replica", x.Place.Shards[home])
+	}
+	p.dirty = true // what it does is not looked at
 	if err := x.flush(p); err != nil {
 		return nil, err
 	}

@@ -322,7 +322,7 @@ func (x *Exec) release(p *part) {
 	if p.skipZ > 0 || p.big > 0 || p.unit.open || p.owes {
 		p.conn.Break()
 	}
-	if (p.dirty || p.wrote) && x.Place.Replicas != nil {
+	if p.dirty && p.replica == nil && x.Place.Replicas != nil {
 		x.wrote(p.shard)
 	}
 	if p.pinned|p.fresh != 0 && x.keepPinned(p) {

@@ -211,7 +211,9 @@ func planOne(in *Input, raw *pg.RawStmt, several bool) (Statement, error) {
 		return Statement{}, err
 	}
 	p.finish()
-	p.p.Replica = p.replicaLevel(raw.GetStmt())
+	if p.p.Replica = p.replicaLevel(raw.GetStmt()); in.Keyspace.HomeOnly {
+		p.p.Replica = p.oneShardReplica(raw.GetStmt())
+	}
 	if !several {
 		end = len(in.SQL)
 	}

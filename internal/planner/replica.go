@@ -56,3 +56,18 @@ func (p *planner) replicaLevel(n *pg.Node) plan.Replica {
 
 // rowExclusiveLock is RowExclusiveLock of PostgreSQL's lockdefs.h.
 const rowExclusiveLock = 3
+
+// oneShardReplica is replicaLevel in a keyspace of one shard, where a statement is
+// not looked into for its own plan: it is here, as if there were several.
+func (p *planner) oneShardReplica(n *pg.Node) plan.Replica {
+	if p.p.Direct != plan.Pooled || p.p.Pins != 0 || p.p.Look != 0 || p.p.Taints || p.p.SetConfig != nil || p.p.Action == plan.DDL {
+		return plan.ReplicaNever
+	}
+	q := &planner{in: p.in, base: p.base, first: p.first, end: p.end, lift: p.lift, p: &plan.Plan{}, budget: maxTables,
+		params: map[int32]*paramUse{}, sublinks: map[*pg.SubLink]*level{}, tokens: p.tokens}
+	if err := q.statement(n); err != nil {
+		return plan.ReplicaNever
+	}
+	q.finish()
+	return q.replicaLevel(n)
+}
