@@ -71,7 +71,7 @@ func (x *Exec) copyRows(p *plan.Plan, a *plan.Args, shards []int) (string, error
 		if err != nil {
 			return "", err
 		}
-		part.wrote, part.headerSeen = true, false
+		part.wrote, part.dirty, part.headerSeen = true, true, false
 		queueQuery(part.conn, x.text(p, a, nil, nil))
 		part.owes = true
 		if err := x.flush(part); err != nil {

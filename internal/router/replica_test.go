@@ -499,3 +499,29 @@ func TestReplicaSchema(t *testing.T) {
 	resume(t, c.Replicas[0][0], c.Replicas[1][0])
 	reach(t, conn, true)
 }
+
+// TestReplicaReadsYourCopies: what COPY, TRUNCATE and DDL did is read back too, though
+// no replica has it.
+func TestReplicaReadsYourCopies(t *testing.T) {
+	c := replicated(t, 2, 1, time.Minute)
+	conn := c.Connect(t, "app")
+	run(t, conn, "SET sharding.replica_policy = replica_prefer")
+	all(t, c, conn)
+	pause(t, c.Replicas[0][0], c.Replicas[1][0])
+	if _, err := conn.PgConn().CopyFrom(context.Background(), strings.NewReader("100\t1\n101\t1\n102\t1\n103\t1\n104\t1\n"), "COPY counters FROM STDIN"); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range modes {
+		if n := one[int](t, conn, "SELECT count(*) FROM counters WHERE id >= $1", mode, 100); n != 5 {
+			t.Errorf("%s: %d of 5 copied rows", name, n)
+		}
+	}
+	resume(t, c.Replicas[0][0], c.Replicas[1][0])
+	all(t, c, conn)
+	pause(t, c.Replicas[0][0], c.Replicas[1][0])
+	run(t, conn, "TRUNCATE counters")
+	if n := one[int](t, conn, "SELECT count(*) FROM counters"); n != 0 {
+		t.Errorf("%d rows after TRUNCATE", n)
+	}
+	resume(t, c.Replicas[0][0], c.Replicas[1][0])
+}
