@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -44,18 +46,28 @@ func RunEtcd(ctx context.Context, args []string) error {
 	}
 }
 
-// freePorts finds ports that nobody listens on.
+// freePorts finds ports that nobody listens on. They lie below those that systems give to outgoing connections, one of
+// which would otherwise take such a port before the process that is to listen there has started.
 func freePorts(n int) ([]int, error) {
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", address(0))
+	const first, last = 10240, 32767
+	var out []int
+	for range 100 * n {
+		port := first + rand.IntN(last-first+1)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			return nil, fmt.Errorf("looking for a free port: %w", err)
+			continue
 		}
-		defer l.Close() // not before all are found: none is found twice
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		if err := l.Close(); err != nil {
+			return nil, err
+		}
+		if !slices.Contains(out, port) {
+			out = append(out, port)
+		}
+		if len(out) == n {
+			return out, nil
+		}
 	}
-	return ports, nil
+	return nil, fmt.Errorf("no %d free ports between %d and %d", n, first, last)
 }
 
 // startChild starts a part that Stop ends.
