@@ -187,6 +187,7 @@ func (x *Exec) need(shard int, pl *plan.Plan) (*part, error) {
 	if err := x.switchTo(p); err != nil {
 		return nil, err
 	}
+	x.ownSequences(pl, p)
 	p.unit.open = true
 	if p.replica != nil && !x.Alone {
 		p.settled = true

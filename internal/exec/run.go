@@ -96,6 +96,7 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 		x.Fail()
 		return false, err
 	}
+	x.ownSequences(p, part)
 	x.touch(p, part)
 	times, err := x.timesFor(p, x.sharedNow(part))
 	if err != nil {
