@@ -42,10 +42,10 @@ func (x *Exec) touch(p *plan.Plan, part *part) {
 
 // ownSequences is for currval and lastval, which tell of the server's session: on
 // a connection that others have used they would tell another client's value.
-// Where this session has done nothing yet they find none, and the server says so
+// Where this session has done nothing yet, and nothing that pins it, they find none, and the server says so
 // (55000).
 func (x *Exec) ownSequences(pl *plan.Plan, p *part) {
-	if pl != nil && pl.Pins&plan.PinSequence != 0 && (p.pinned|p.fresh)&plan.PinSequence == 0 && !p.wrote && !p.unit.open {
+	if pl != nil && pl.Pins&plan.PinSequence != 0 && p.pinned == 0 && p.fresh&plan.PinSequence == 0 && !p.wrote && !p.unit.open {
 		x.inject(p, "DISCARD SEQUENCES")
 	}
 }
