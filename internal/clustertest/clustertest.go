@@ -134,8 +134,10 @@ func (c *Cluster) Keyspace(t testing.TB, name string, tables ...sharding.Table) 
 			t.Fatal(err)
 		}
 		var replicas []string
-		for _, r := range c.Replicas[i] {
-			replicas = append(replicas, r.Addr())
+		if i < len(c.Replicas) {
+			for _, r := range c.Replicas[i] {
+				replicas = append(replicas, r.Addr())
+			}
 		}
 		shards = append(shards, catalog.Shard{
 			Replicas:     replicas,
