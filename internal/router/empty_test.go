@@ -29,11 +29,15 @@ func TestEmptyShard(t *testing.T) {
 	sh := catalog.Shard{
 		ID: "app-3", Name: "app-3", Keyspace: "app", Database: "app", PrimaryEndpoint: third.Addr(), Status: catalog.ShardActive, Username: third.User,
 	}
+	// A session in a block keeps its placement to the block's end, and prepares for the new one meanwhile.
+	busy := c.Connect(t, "app")
+	run(t, busy, "BEGIN")
+	run(t, busy, "SELECT count(*) FROM r")
 	if _, err := c.Catalog.AddShard(ctx, sh); err != nil {
 		t.Fatal(err)
 	}
-	clustertest.Eventually(t, "the router sees the shard", func() error {
-		rows, err := conn.Query(ctx, "SHOW sharding.shards")
+	seesAll := func(conn *pgx.Conn, sql string) error {
+		rows, err := conn.Query(ctx, sql)
 		if err != nil {
 			return err
 		}
@@ -42,7 +46,15 @@ func TestEmptyShard(t *testing.T) {
 			err = fmt.Errorf("%d shards", len(ids))
 		}
 		return err
-	})
+	}
+	clustertest.Eventually(t, "the router sees the shard", func() error { return seesAll(conn, "SHOW sharding.shards") })
+	if _, err := busy.Prepare(ctx, "shown", "SHOW sharding.shards"); err != nil {
+		t.Fatal(err)
+	}
+	run(t, busy, "COMMIT")
+	if err := seesAll(busy, "shown"); err != nil {
+		t.Errorf("after a block that prepared the statement: %v", err)
+	}
 	run(t, conn, "CREATE TABLE s (id int PRIMARY KEY) WITH (sharding.key = 'id')")
 	run(t, conn, "INSERT INTO r VALUES (1), (2)")
 	run(t, conn, "UPDATE r SET id = id + 10")

@@ -265,8 +265,10 @@ func (s *session) bind(body []byte) error {
 // bindPortal finds a portal's shards from a Bind message's body, which it copies.
 func (s *session) bindPortal(po *exec.Portal, body []byte) error {
 	st := po.Stmt
+	// A statement may have been planned for a state that the session could not take
+	// up then: in a block, or because it came in that moment.
+	s.refresh()
 	if st.State != s.ks.state.Load() || s.ddl.schema != nil || st.Temporary != s.x.TemporaryKey() {
-		s.refresh()
 		if err := s.planStatement(st); err != nil {
 			return err
 		}
