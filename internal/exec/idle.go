@@ -43,10 +43,28 @@ func (x *Exec) BlockSpoke() error {
 }
 
 func (x *Exec) spoke(p *part) error {
+	over, farewell := x.aside(p)
+	if !over {
+		return nil
+	}
+	p.conn.Lost()
+	if farewell != nil && farewell.Code == pgerr.IdleInTransactionTimeout {
+		return farewell
+	}
+	return nil
+}
+
+// aside takes what a server has said of itself, with nothing asked: notifications,
+// notices and settings go to the client. over says that the connection is at its
+// end, and farewell with what error, if the server sent one.
+func (x *Exec) aside(p *part) (over bool, farewell *pgerr.Error) {
 	p.past()
 	for {
 		buf := p.conn.In()
 		typ, n, _ := pgwire.Frame(buf)
+		if n < 0 {
+			return true, nil
+		}
 		if n == 0 || n > len(buf) {
 			if n > 0 {
 				p.conn.Reserve(n)
@@ -55,26 +73,22 @@ func (x *Exec) spoke(p *part) error {
 			case nil:
 				continue
 			case loop.ErrWouldBlock:
-				return nil
+				return false, nil
 			}
-			p.conn.Lost()
-			return nil
+			return true, nil
 		}
-		switch {
-		case n < 0:
-			p.conn.Lost()
-			return nil
-		case typ == pgwire.TypeNoticeResponse:
+		switch typ {
+		case pgwire.TypeNotificationResponse:
+			x.notification(buf[:n])
+		case pgwire.TypeNoticeResponse:
 			x.Client.Write(buf[:n])
-		case typ == pgwire.TypeParameterStatus:
+		case pgwire.TypeParameterStatus:
 			x.parameterStatus(p, buf[:n], true)
-		case typ == pgwire.TypeErrorResponse:
-			e, err := pgwire.ParseError(buf[5:n])
-			p.conn.Lost()
-			if err == nil && e.Code == pgerr.IdleInTransactionTimeout {
-				return e
+		case pgwire.TypeErrorResponse:
+			if e, err := pgwire.ParseError(buf[5:n]); err == nil {
+				farewell = e
 			}
-			return nil
+			return true, farewell
 		}
 		p.conn.Consume(n)
 	}

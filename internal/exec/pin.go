@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sharding-system/sharding/internal/loop"
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/pgwire"
 	"github.com/sharding-system/sharding/internal/plan"
@@ -140,48 +139,19 @@ func (x *Exec) takePinned(shard int) (*part, error) {
 	return found, nil
 }
 
-// overhear takes what a server says on a kept connection between two statements:
-// notifications and notices go to the client, a farewell or an end of the
-// connection is the error.
+// overhear takes what a server has said on a kept connection between two
+// statements; a farewell or an end of the connection is the error.
 func (x *Exec) overhear(p *part) error {
-	p.past()
-	for {
-		buf := p.conn.In()
-		typ, n, _ := pgwire.Frame(buf)
-		if n < 0 {
-			p.conn.Break()
-			return x.lostPins(p)
-		}
-		if n == 0 || n > len(buf) {
-			if n > 0 {
-				p.conn.Reserve(n)
-			}
-			switch _, err := p.conn.Fill(); err {
-			case nil:
-				continue
-			case loop.ErrWouldBlock:
-				return nil
-			}
-			p.conn.Break()
-			return x.lostPins(p)
-		}
-		switch typ {
-		case pgwire.TypeNotificationResponse:
-			x.notification(buf[:n])
-		case pgwire.TypeNoticeResponse:
-			x.Client.Write(buf[:n])
-		case pgwire.TypeParameterStatus:
-			x.parameterStatus(p, buf[:n], true)
-		case pgwire.TypeErrorResponse:
-			e, err := pgwire.ParseError(buf[5:n])
-			p.conn.Break()
-			if err != nil {
-				return x.lostPins(p)
-			}
-			return x.lostPins(p).WithDetail("The server said: %s (%s). What was there is gone: %s.", e.Message, e.Code, p.pinned&^plan.PinMode)
-		}
-		p.conn.Consume(n)
+	over, farewell := x.aside(p)
+	if !over {
+		return nil
 	}
+	p.conn.Break()
+	e := x.lostPins(p)
+	if farewell != nil {
+		e = e.WithDetail("The server said: %s (%s). What was there is gone: %s.", farewell.Message, farewell.Code, p.pinned&^plan.PinMode)
+	}
+	return e
 }
 
 // unpin ends reasons everywhere; connections without another one go back to

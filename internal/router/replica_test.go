@@ -206,7 +206,7 @@ func TestReplicaReadsYourWrites(t *testing.T) {
 	for time.Now().Before(end) {
 		r := c.Replicas[rand.IntN(2)][rand.IntN(2)]
 		pause(t, r)
-		time.Sleep(time.Duration(rand.IntN(700)) * time.Millisecond)
+		<-time.After(time.Duration(rand.IntN(700)) * time.Millisecond) // how long it lags is the fault itself
 		resume(t, r)
 	}
 	wg.Wait()
@@ -247,11 +247,10 @@ func readBack(conn *pgx.Conn, i int, end time.Time, where func(replica bool)) er
 		if err != nil {
 			return fmt.Errorf("write %d: %w", n, err)
 		}
-		reads := 1 + rand.IntN(4)
-		if n%10 == 0 {
-			reads = 100 // long enough for replicas to catch up
-		}
-		for range reads {
+		// At times until a replica has caught up and answers.
+		until := n%10 == 0
+		caught := false
+		for k := 1 + rand.IntN(4); k > 0 || until && !caught && time.Now().Before(end); k-- {
 			var got int
 			var on bool
 			sql, args := "SELECT n, pg_is_in_recovery() FROM counters WHERE id = $1", []any{i}
@@ -265,9 +264,7 @@ func readBack(conn *pgx.Conn, i int, end time.Time, where func(replica bool)) er
 				return fmt.Errorf("wrote %d and read %d, on a replica: %v", n, got, on)
 			}
 			where(on)
-			if reads == 100 {
-				time.Sleep(10 * time.Millisecond)
-			}
+			caught = caught || on
 		}
 	}
 	return nil
@@ -394,11 +391,12 @@ func TestReplicaLag(t *testing.T) {
 	// An idle primary is no lag. (The news of the new table may take the replica out of
 	// use for one more probe.)
 	missed := 0
+	pace := time.Tick(50 * time.Millisecond) // so that 80 reads last twice the lag that is allowed
 	for range 80 {
 		if !onReplica(t, conn, pgx.QueryExecModeExec) {
 			missed++
 		}
-		time.Sleep(50 * time.Millisecond)
+		<-pace
 	}
 	if missed > 20 {
 		t.Fatalf("%d of 80 reads were not on the replica of an idle primary", missed)
