@@ -372,7 +372,7 @@ func noise(t *testing.T, addr, dsn string) {
 		closeWrite(r)
 		for {
 			e := r.until()
-			if errors.Is(e.err, errNoMessage) || e.timedOut() || e.code == "XX000" {
+			if errors.Is(e.err, errNoMessage) || e.timedOut() || e.code == "XX000" && !unknownType(e) {
 				t.Fatalf("round %d: answered with %v", i, e)
 			}
 			if e.closed {
@@ -381,6 +381,12 @@ func noise(t *testing.T, addr, dsn string) {
 		}
 		_ = r.nc.Close()
 	}
+}
+
+// unknownType says whether an error is PostgreSQL's own for a Parse with a
+// parameter type that does not exist: it has no better code for that one.
+func unknownType(e ending) bool {
+	return strings.HasPrefix(e.message, "cache lookup failed for type ")
 }
 
 // properMessages is a conversation by the extended protocol.
