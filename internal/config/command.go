@@ -17,11 +17,13 @@ const (
 	exitMisuse = 2
 )
 
-// Main runs a program until it ends or SIGINT or SIGTERM asks it to, and exits:
+// Main runs a program until it ends or SIGINT or SIGTERM asks it to (a second one
+// does not wait for what the first has begun), and exits:
 // with 0 when run returns nil, with 2 for an error that is misuse or a mistake
 // of the configuration, with 1 for others. hangup hears SIGHUP.
 func Main(misuse error, run func(ctx context.Context, args []string, getenv func(string) string, stdout io.Writer, hangup <-chan os.Signal) error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the next signal ends the process as if nobody listened
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, hangup)

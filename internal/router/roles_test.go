@@ -220,10 +220,15 @@ func TestRoles(t *testing.T) {
 		}
 		run(t, clerk, "RESET ROLE")
 		run(t, chief, "ALTER ROLE boss SET work_mem = '9MB'")
-		conn := can(second, "boss", secret, "")
-		if got := one[string](t, conn, "SHOW work_mem"); got != "9MB" {
+		if got := one[string](t, can(c.Router, "boss", secret, ""), "SHOW work_mem"); got != "9MB" {
 			t.Errorf("ALTER ROLE SET: %s", got)
 		}
+		clustertest.Eventually(t, "ALTER ROLE SET at the other router", func() error {
+			if got := one[string](t, can(second, "boss", secret, ""), "SHOW work_mem"); got != "9MB" {
+				return errors.New(got)
+			}
+			return nil
+		})
 	})
 	t.Run("drop", func(t *testing.T) {
 		refused(t, chief, "2BP01", "DROP ROLE readers")
