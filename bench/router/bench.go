@@ -34,7 +34,7 @@ func benchFlags(f *flag.FlagSet) *benchOptions {
 	f.StringVar(&o.clients, "clients", "1,16,64,512", "numbers of clients")
 	f.StringVar(&o.modes, "modes", "simple,extended,prepared", "pgbench's protocol modes")
 	f.StringVar(&o.ways, "ways", "direct,pgbouncer,router,router4", "ways to the server; router4 is the router with four shards")
-	f.StringVar(&o.works, "works", "select,update", "select: pgbench -S; update: pgbench -N, a transaction on one shard")
+	f.StringVar(&o.works, "works", "select,update", "select: pgbench -S; update: pgbench -N, a transaction on one shard; the idle clients and HTTP alone where empty")
 	f.IntVar(&o.idle, "idle", 10_000, "idle clients whose memory is measured; none where 0")
 	f.StringVar(&o.query, "query", "", "a script for pgbench in place of its own")
 	f.StringVar(&o.out, "out", "bench/results/router.md", "file for the table, and with the ending .svg for the plot; none where empty")
@@ -134,6 +134,9 @@ func plan(o *benchOptions) ([]cell, error) {
 		o.works = "query"
 	}
 	var cells []cell
+	if o.works == "" {
+		return nil, nil // the extras alone
+	}
 	for work := range strings.SplitSeq(o.works, ",") {
 		for _, n := range counts {
 			for mode := range strings.SplitSeq(o.modes, ",") {

@@ -39,7 +39,7 @@ type pipeEnd struct {
 	down half       // from the loop
 }
 
-// half is one direction: a ring of bytes, bounded by max, that holds nothing while empty.
+// half is one direction: a ring of bytes that grows up to max, and while empty holds no more than keptRing.
 type half struct {
 	buf        []byte
 	start, len int
@@ -59,14 +59,16 @@ func (h *half) tell() {
 	}
 }
 
+// keptRing is the size in bytes at which a ring begins, and which it keeps: a small question or answer fits.
+const keptRing = 2 << 10
+
 func (h *half) put(p []byte) int {
 	n := min(len(p), h.max-h.len)
-	if n > 0 && h.buf == nil {
-		h.buf = make([]byte, h.max)
-	}
+	h.grow(h.len + n)
 	for done := 0; done < n; {
-		at := (h.start + h.len) % h.max
-		k := copy(h.buf[at:min(h.max, at+n-done)], p[done:n])
+		size := len(h.buf)
+		at := (h.start + h.len) % size
+		k := copy(h.buf[at:min(size, at+n-done)], p[done:n])
 		done += k
 		h.len += k
 	}
@@ -78,13 +80,32 @@ func (h *half) take(p []byte) int {
 	for done := 0; done < n; {
 		k := copy(p[done:n], h.buf[h.start:])
 		done += k
-		h.start = (h.start + k) % h.max
+		h.start = (h.start + k) % len(h.buf)
 		h.len -= k
 	}
 	if h.len == 0 {
-		h.buf, h.start = nil, 0
+		h.start = 0
+		if len(h.buf) > keptRing {
+			h.buf = nil
+		}
 	}
 	return n
+}
+
+// grow sees to it that the ring can hold n bytes, at most max.
+func (h *half) grow(n int) {
+	size := len(h.buf)
+	if n <= size {
+		return
+	}
+	size = max(size, min(keptRing, h.max))
+	for size < n {
+		size = min(2*size, h.max)
+	}
+	bigger := make([]byte, size)
+	k := copy(bigger, h.buf[h.start:min(len(h.buf), h.start+h.len)])
+	copy(bigger[k:], h.buf[:h.len-k])
+	h.buf, h.start = bigger, 0
 }
 
 // take is the loop's read; drained says that the loop will be told of more.

@@ -22,7 +22,7 @@ type httpServer struct {
 	r        *Router
 	log      *slog.Logger
 	srv      *http.Server
-	signer   *auth.Signer
+	tokens   *auth.Verifications
 	sessions *virtualPool
 	memory   budget                          // of all requests
 	routes   map[string]map[string]httpRoute // by path, then method
@@ -42,10 +42,11 @@ const maxHeader = 64 << 10
 // newHTTPServer listens on the router's HTTPAddr and serves.
 func newHTTPServer(r *Router) (*httpServer, error) {
 	h := &httpServer{r: r, log: r.log, served: make(chan struct{})}
-	var err error
-	if h.signer, err = auth.NewSigner(r.opts.JWTSecret, r.opts.JWTPrevious...); err != nil {
+	signer, err := auth.NewSigner(r.opts.JWTSecret, r.opts.JWTPrevious...)
+	if err != nil {
 		return nil, fmt.Errorf("start the HTTP API (security.jwt_secret): %w", err)
 	}
+	h.tokens = auth.Remember(signer)
 	if h.sessions, err = newVirtualPool(r); err != nil {
 		return nil, fmt.Errorf("start the HTTP API: %w", err)
 	}

@@ -64,7 +64,7 @@ func (h *httpServer) identify(a access, c *call) error {
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return failed(http.StatusUnauthorized, codeUnauthorized, "a bearer token is needed").withHint(loginHint)
 	}
-	claims, err := h.signer.Verify(token)
+	claims, err := h.tokens.Verify(token)
 	if err != nil {
 		h.log.Info("a token was refused", "request_id", c.id, "client", c.RemoteAddr, "err", err)
 		return failed(http.StatusUnauthorized, codeUnauthorized, "the token is not valid: it is damaged, expired or signed with another secret").

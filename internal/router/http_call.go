@@ -166,6 +166,9 @@ func (c *call) send(status int, body []byte) {
 
 // record logs a request, never its statement, parameters or token.
 func (h *httpServer) record(c *call, err error) {
+	if err == nil && !h.log.Enabled(c.Context(), slog.LevelDebug) {
+		return
+	}
 	level, attrs := slog.LevelDebug, []slog.Attr{
 		slog.String("request_id", c.id), slog.String("method", c.Method), slog.String("path", c.URL.Path), slog.Int("status", c.status),
 		slog.String("user", c.who.name), slog.Duration("took", time.Since(c.start)),

@@ -125,18 +125,22 @@ func commandOf(tag pgconn.CommandTag) string {
 	return strings.TrimRight(tag.String(), " 0123456789")
 }
 
-// takeShards yields the shards that the last statement ran on, and forgets them.
-// It takes no time, and so is not bound to the request's: a statement that has
+// takeShards yields the shards that the last statement ran on, and forgets them. A
+// look at what the session holds is made on the same way. It takes no time, and so is not bound to the request's: a statement that has
 // succeeded is not to be called late.
-func (v *virtual) takeShards() (names []string, err error) {
+func (v *virtual) takeShards(inBlock bool) (names []string, err error) {
 	ctx, cancel := context.WithTimeout(v.r.ctx, cancelGrace)
 	defer cancel()
+	spotless := false
 	err = v.look(ctx, func(s *session) {
 		for _, n := range s.x.LastShards {
 			names = append(names, string(s.x.Place.Shards[n]))
 		}
-		s.x.LastShards = s.x.LastShards[:0]
+		if s.x.LastShards = s.x.LastShards[:0]; !inBlock {
+			spotless = v.inspect(s)
+		}
 	})
+	v.spotless = err == nil && spotless
 	return names, err
 }
 
@@ -150,6 +154,7 @@ type block struct {
 // run runs a request's statements, as one transaction where b asks for it. done is
 // told of each statement that has run.
 func (v *virtual) run(ctx context.Context, b block, sts []statement, sinkOf func(i int) rowSink, done func(i int, o outcome)) error {
+	v.spotless = false
 	if v.policy != b.policy {
 		if err := v.look(ctx, func(s *session) { s.policy = b.policy }); err != nil {
 			return v.explain(ctx, err)
@@ -188,7 +193,7 @@ func (v *virtual) one(ctx context.Context, st *statement, sink rowSink, b *block
 	if err != nil {
 		return o, err
 	}
-	if o.shards, err = v.takeShards(); err != nil && !alone {
+	if o.shards, err = v.takeShards(!alone); err != nil && !alone {
 		return o, err // alone it has taken effect, wherever that was
 	}
 	if i < len(b.keys) && b.keys[i] != nil {

@@ -20,8 +20,10 @@ import (
 // Bounds of the sessions that the HTTP API keeps.
 const (
 	maxVirtual     = 256              // at work at the same time, on one router
-	maxIdlePerKey  = 8                // idle, of one role on one keyspace
-	idleVirtualFor = 30 * time.Second // how long one is kept idle
+	maxIdlePerKey  = 64               // idle, of one role on one keyspace
+	fewIdlePerKey  = 8                // of which as many are kept for long
+	spareFor       = 5 * time.Second  // how long one of the others is kept idle
+	idleVirtualFor = 30 * time.Second // how long one of the few is
 	// cancelGrace is how long a statement may take to end after it was cancelled;
 	// then its session is cut off.
 	cancelGrace = 5 * time.Second
@@ -49,6 +51,8 @@ type virtual struct {
 	since  time.Time   // idle since
 	policy exec.Policy // the session's
 	fresh  string      // the settings' key of a session that has SET nothing
+	// spotless: clean was true, and nothing has run on the session since.
+	spotless bool
 }
 
 // virtualPool keeps sessions for the HTTP API's requests.
@@ -199,14 +203,14 @@ func (p *virtualPool) release(v *virtual) {
 // resetVirtual brings a session back to what it was when it was new; false when it
 // cannot be.
 func (r *Router) resetVirtual(v *virtual) bool {
-	if v.conn.IsClosed() {
+	if v.conn.IsClosed() || v.conn.TxStatus() != 'I' {
 		return false
+	}
+	if v.spotless {
+		return true
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, cancelGrace)
 	defer cancel()
-	if v.conn.TxStatus() != 'I' {
-		return false
-	}
 	clean, err := v.clean(ctx)
 	if err != nil || clean {
 		return err == nil
@@ -220,16 +224,19 @@ func (r *Router) resetVirtual(v *virtual) bool {
 
 // clean says whether the session holds nothing of the request that used it.
 func (v *virtual) clean(ctx context.Context) (clean bool, err error) {
-	err = v.look(ctx, func(s *session) {
-		named := len(s.stmts)
-		if _, ok := s.stmts[""]; ok {
-			named--
-		}
-		s.policy = v.policy // whatever the request SET
-		clean = named == 0 && !s.fanout && !s.single && !s.x.InBlock() && s.x.Pinned() == "" && s.x.Settings.Key() == v.fresh
-		s.x.LastShards = s.x.LastShards[:0]
-	})
+	err = v.look(ctx, func(s *session) { clean = v.inspect(s) })
 	return clean, err
+}
+
+// inspect is clean on the session's loop.
+func (v *virtual) inspect(s *session) bool {
+	named := len(s.stmts)
+	if _, ok := s.stmts[""]; ok {
+		named--
+	}
+	s.policy = v.policy // whatever the request SET
+	s.x.LastShards = s.x.LastShards[:0]
+	return named == 0 && !s.fanout && !s.single && !s.x.InBlock() && s.x.Pinned() == "" && s.x.Settings.Key() == v.fresh
 }
 
 // session is the session itself, as BackendKeyData told of it; nil when it has ended.
@@ -279,27 +286,28 @@ func (v *virtual) cutOff() { _ = v.conn.Conn().Close() }
 // tidy ends sessions that have been idle for long.
 func (p *virtualPool) tidy() {
 	defer close(p.done)
-	tick := time.NewTicker(idleVirtualFor / 3)
+	tick := time.NewTicker(spareFor)
 	defer tick.Stop()
 	for {
 		select {
 		case <-p.stop:
 			return
 		case now := <-tick.C:
-			for _, v := range p.aged(now.Add(-idleVirtualFor)) {
+			for _, v := range p.aged(now) {
 				v.hangUp()
 			}
 		}
 	}
 }
 
-// aged takes out what has been idle since before.
-func (p *virtualPool) aged(before time.Time) (old []*virtual) {
+// aged takes out what has been idle for too long. The last used of a list is taken
+// first, so that its front is what the load does not need.
+func (p *virtualPool) aged(now time.Time) (old []*virtual) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for key, all := range p.idle {
 		n := 0
-		for n < len(all) && all[n].since.Before(before) {
+		for n < len(all) && all[n].since.Before(now.Add(-allowedIdle(len(all)-n))) {
 			n++
 		}
 		old = append(old, all[:n]...)
@@ -308,6 +316,14 @@ func (p *virtualPool) aged(before time.Time) (old []*virtual) {
 		}
 	}
 	return old
+}
+
+// allowedIdle is how long the first of n idle sessions is kept.
+func allowedIdle(n int) time.Duration {
+	if n > fewIdlePerKey {
+		return spareFor
+	}
+	return idleVirtualFor
 }
 
 // cut ends the sessions that are at work: their requests fail.
