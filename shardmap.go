@@ -77,7 +77,8 @@ func ParseVnodes(s string) ([]VnodeRange, error) {
 	return ranges, nil
 }
 
-// Map is a keyspace's shard map: which shard owns each vnode, at an epoch. It
+// Map is a keyspace's shard map: which shard owns each vnode, and which keys are
+// pinned to a shard whatever their vnode, at an epoch. It
 // is immutable: a change makes another Map at the next epoch. All methods can
 // be used by any number of goroutines at once.
 type Map struct {
@@ -86,7 +87,9 @@ type Map struct {
 	shift      uint8
 	vnodeCount int
 	shards     []ShardID
-	owner      []uint16 // of each vnode, an index into shards
+	owner      []uint16   // of each vnode, an index into shards
+	pins       *pinTable  // nil where no key is pinned
+	pending    *PinChange // nil where no pin is being changed
 }
 
 // NewMap spreads vnodeCount vnodes over shards in contiguous ranges, in the
@@ -160,13 +163,20 @@ func (m *Map) Index(shard ShardID) int { return slices.Index(m.shards, shard) }
 // unless the vnode is within 0 to VnodeCount()-1.
 func (m *Map) Owner(vnode int) int { return int(m.owner[vnode]) }
 
-// Vnode gives the vnode of a key.
+// Vnode gives the vnode of a key. Where its rows are is ShardOf's to say: a key
+// may be pinned to another shard than its vnode's.
 func (m *Map) Vnode(key ...Value) int { return int(m.hash.Hash(key...) >> m.shift) }
 
-// ShardOf gives the shard of a key, as an index into Shards. As Hash does, it
-// allocates nothing for usual keys.
+// ShardOf gives the shard of a key, pinned or not, as an index into Shards. As
+// Hash does, it allocates nothing for usual keys.
 func (m *Map) ShardOf(key ...Value) int {
-	return int(m.owner[m.hash.Hash(key...)>>m.shift])
+	hash := m.hash.Hash(key...)
+	if m.pins != nil {
+		if shard, pinned := m.pins.find(hash, key); pinned {
+			return shard
+		}
+	}
+	return int(m.owner[hash>>m.shift])
 }
 
 // Vnodes gives the vnodes that a shard owns, ascending; none for a shard that
@@ -228,11 +238,12 @@ func (m *Map) WithOwner(shard ShardID, ranges ...VnodeRange) (*Map, error) {
 			next.owner[v] = uint16(i)
 		}
 	}
+	next.takePins(m)
 	return next, nil
 }
 
 // WithoutShard gives the map of the next epoch without a shard that owns no
-// vnode. The shards behind it move up by one in Shards.
+// vnode and no pinned key. The shards behind it move up by one in Shards.
 func (m *Map) WithoutShard(shard ShardID) (*Map, error) {
 	i := m.Index(shard)
 	if i < 0 {
@@ -240,6 +251,9 @@ func (m *Map) WithoutShard(shard ShardID) (*Map, error) {
 	}
 	if r := m.allRanges()[i]; len(r) > 0 {
 		return nil, fmt.Errorf("shard map: shard %q still owns vnodes %s", string(shard), FormatVnodes(r))
+	}
+	if m.pinnedShard(shard) {
+		return nil, fmt.Errorf("shard map: keys are pinned to shard %q", string(shard))
 	}
 	next, err := emptyMap(m.epoch+1, m.hash, m.vnodeCount, slices.Delete(slices.Clone(m.shards), i, i+1))
 	if err != nil {
@@ -251,17 +265,18 @@ func (m *Map) WithoutShard(shard ShardID) (*Map, error) {
 		}
 		next.owner[v] = o
 	}
+	next.takePins(m)
 	return next, nil
 }
 
 // Equal reports whether both maps are the same in all: epoch, hash function,
-// vnodes, shards in their order, owners.
+// vnodes, shards in their order, owners, pins and the change of one.
 func (m *Map) Equal(o *Map) bool {
 	if m == nil || o == nil {
 		return m == o
 	}
 	return m.epoch == o.epoch && m.hash == o.hash && m.vnodeCount == o.vnodeCount &&
-		slices.Equal(m.shards, o.shards) && slices.Equal(m.owner, o.owner)
+		slices.Equal(m.shards, o.shards) && slices.Equal(m.owner, o.owner) && m.pinsEqual(o)
 }
 
 // mapJSON is the map's form in the catalog.
@@ -270,6 +285,8 @@ type mapJSON struct {
 	HashFunction *HashFunction  `json:"hash_function"`
 	VnodeCount   int            `json:"vnode_count"`
 	Shards       []mapShardJSON `json:"shards"`
+	Pins         []pinJSON      `json:"pins,omitempty"`
+	Pending      *pinJSON       `json:"pending,omitempty"`
 }
 
 type mapShardJSON struct {
@@ -280,12 +297,17 @@ type mapShardJSON struct {
 // MarshalJSON writes the map with each shard's vnodes as ranges:
 //
 //	{"epoch":7,"hash_function":"postgres","vnode_count":256,
-//	 "shards":[{"id":"a","vnodes":"0-127"},{"id":"b","vnodes":"128-255"}]}
+//	 "shards":[{"id":"a","vnodes":"0-127"},{"id":"b","vnodes":"128-255"}],
+//	 "pins":[{"types":["integer"],"key":["42"],"shard":"b"}]}
+//
+// Pins are left out where there are none; "pending" is the change of one that is
+// under way.
 func (m *Map) MarshalJSON() ([]byte, error) {
 	j := mapJSON{Epoch: m.epoch, HashFunction: &m.hash, VnodeCount: m.vnodeCount, Shards: make([]mapShardJSON, len(m.shards))}
 	for i, r := range m.allRanges() {
 		j.Shards[i] = mapShardJSON{m.shards[i], FormatVnodes(r)}
 	}
+	j.Pins, j.Pending = m.pinsJSON()
 	return json.Marshal(j)
 }
 
@@ -312,6 +334,9 @@ func (m *Map) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	if err := next.setOwners(j.Shards); err != nil {
+		return fmt.Errorf("shard map: %w", err)
+	}
+	if err := next.setPins(j.Pins, j.Pending); err != nil {
 		return fmt.Errorf("shard map: %w", err)
 	}
 	*m = *next

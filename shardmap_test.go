@@ -95,7 +95,7 @@ func TestMapJSONRefuses(t *testing.T) {
 	}
 	for _, change := range [][2]string{
 		{`"epoch":2`, `"epoch":-2`},
-		{`"epoch":2`, `"epoch":2,"pins":[]`},
+		{`"epoch":2`, `"epoch":2,"moves":[]`},
 		{`"postgres"`, `"md5"`},
 		{`"hash_function":"postgres",`, ``},
 		{`:16,`, `:17,`},
@@ -222,6 +222,7 @@ func FuzzMapJSON(f *testing.F) {
 	f.Add([]byte(`{"epoch":2,"hash_function":"postgres","vnode_count":16,"shards":[{"id":"a","vnodes":"0-7"},{"id":"b","vnodes":"8-15"}]}`))
 	f.Add([]byte(`{"epoch":1,"hash_function":"murmur3","vnode_count":16,"shards":[{"id":"a","vnodes":"0,2-15,1"},{"id":"b","vnodes":""}]}`))
 	f.Add([]byte(`null`))
+	f.Add([]byte(pinnedJSON))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var m Map
 		if err := m.UnmarshalJSON(in); err != nil {
