@@ -88,6 +88,27 @@ func (m *Manager) RemoveTable(ctx context.Context, keyspace, name string, versio
 	return m.delete(ctx, keyspacePath(keyspace)+"/tables/"+url.PathEscape(name), version, dryRun)
 }
 
+// Pins gives a keyspace's pins.
+func (m *Manager) Pins(ctx context.Context, keyspace string) ([]Pin, error) {
+	return all[Pin](ctx, m.c, keyspacePath(keyspace)+"/pins", nil)
+}
+
+// SetPin pins a key that has no rows on another shard.
+func (m *Manager) SetPin(ctx context.Context, keyspace string, n NewPin, dryRun bool) (Pin, error) {
+	var p Pin
+	err := m.post(ctx, keyspacePath(keyspace)+"/pins", dry(dryRun), n, &p)
+	return p, err
+}
+
+// RemovePin takes a key's pin away. table says of which types the key is.
+func (m *Manager) RemovePin(ctx context.Context, keyspace, table string, key []string, dryRun bool) error {
+	q := url.Values{"table": {table}, "key": key}
+	if dryRun {
+		q.Set("dry_run", "true")
+	}
+	return m.c.do(ctx, request{method: http.MethodDelete, path: managerPrefix + keyspacePath(keyspace) + "/pins", query: q}, nil)
+}
+
 // Shards gives the shards of a keyspace, or all of them where that is empty.
 func (m *Manager) Shards(ctx context.Context, keyspace string) ([]Shard, error) {
 	q := url.Values{}

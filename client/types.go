@@ -149,6 +149,28 @@ type NewTable struct {
 	Home string `json:"home,omitempty"`
 }
 
+// Pin sends one key to a shard, whatever its vnode, in all tables whose keys have
+// its types.
+type Pin struct {
+	Key   []string `json:"key"`
+	Types []string `json:"types"`
+	// Shard is where the key's rows are; VnodeShard where they were without the pin.
+	Shard      string `json:"shard"`
+	VnodeShard string `json:"vnode_shard"`
+	// State is "active"; while the pin is being changed "fence" (the key's rows are
+	// still where they were), "open" (in the new place, and no rows are taken before
+	// all routers know) or "undo".
+	State string `json:"state"`
+	Epoch int64  `json:"epoch"`
+}
+
+// NewPin asks for a pin. Table says of which types the key is: any table of them.
+type NewPin struct {
+	Table string   `json:"table"`
+	Key   []string `json:"key"`
+	Shard string   `json:"shard"`
+}
+
 // Vnodes is a keyspace's shard map. Map has the form that package sharding
 // reads; Ranges is the same for people.
 type Vnodes struct {

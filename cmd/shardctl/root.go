@@ -45,7 +45,7 @@ func (a *app) command() *cobra.Command {
 	})
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.AddCommand(
-		a.devCommand(), a.etcdProcessCommand(), a.statusCommand(), a.keyspaceCommand(), a.shardCommand(), a.tableCommand(),
+		a.devCommand(), a.etcdProcessCommand(), a.statusCommand(), a.keyspaceCommand(), a.shardCommand(), a.tableCommand(), a.pinCommand(),
 		a.userCommand(), a.whereCommand(), a.queryCommand(), a.transactionCommand(), a.versionCommand(),
 	)
 	return root

@@ -18,6 +18,7 @@ type place struct {
 	ShardID string   `json:"shard_id,omitempty"`
 	Shards  []string `json:"shard_ids,omitempty"`
 	Vnode   *int     `json:"vnode,omitempty"`
+	Pinned  bool     `json:"pinned,omitempty"`
 	Epoch   int64    `json:"epoch"`
 }
 
@@ -59,6 +60,9 @@ func (p place) draw(t *table) {
 	if p.Vnode != nil {
 		vnode = fmt.Sprint(*p.Vnode)
 	}
+	if p.Pinned {
+		vnode += " (pinned)"
+	}
 	t.row(p.Table, p.Kind, first(p.ShardID, strings.Join(p.Shards, ",")), vnode, p.Epoch)
 }
 
@@ -99,7 +103,8 @@ func locate(ctx context.Context, m *client.Manager, keyspace, name string, key [
 		}
 		vnode := shards.Vnode(values...)
 		p.Vnode = &vnode
-		p.ShardID = string(shards.Shards()[shards.Owner(vnode)])
+		_, p.Pinned = shards.PinnedTo(values...)
+		p.ShardID = string(shards.Shards()[shards.ShardOf(values...)])
 	}
 	return p, nil
 }

@@ -81,7 +81,7 @@ func (c *Catalog) UpdateShard(ctx context.Context, s Shard, guards ...Guard) (in
 }
 
 // RemoveShard removes a shard at version (AnyVersion: whatever it is) that
-// owns no vnode and is no home shard, else ErrInUse. If the map still names
+// owns no vnode and no pinned key and is no home shard, else ErrInUse. If the map still names
 // it, the map's next epoch does not.
 func (c *Catalog) RemoveShard(ctx context.Context, id sharding.ShardID, version int64, guards ...Guard) (int64, error) {
 	op := "remove shard " + strconv.Quote(string(id))
@@ -102,6 +102,9 @@ func (c *Catalog) RemoveShard(ctx context.Context, id sharding.ShardID, version 
 	}
 	if ranges := m.Ranges(id); len(ranges) > 0 {
 		return 0, &Error{Op: op, Kind: ErrInUse, Detail: "it owns vnodes " + sharding.FormatVnodes(ranges)}
+	}
+	if n := m.PinnedKeys(id); n > 0 {
+		return 0, &Error{Op: op, Kind: ErrInUse, Detail: fmt.Sprintf("%d keys are pinned to it", n)}
 	}
 	ch := c.change(op, guards)
 	ch.existing(c.keys.shard(id), version, "shard "+string(id))

@@ -201,7 +201,10 @@ type Router struct {
 	Addresses map[string]string `json:"addresses"` // by purpose: "postgres", "http", "metrics"
 	Release   string            `json:"release,omitempty"`
 	StartedAt time.Time         `json:"started_at"`
-	Version   int64             `json:"-"` // as Keyspace.Version
+	// Epochs are those of the shard maps, by keyspace, below which the router starts
+	// no transaction any more (Registration.Report).
+	Epochs  map[string]int64 `json:"epochs,omitempty"`
+	Version int64            `json:"-"` // as Keyspace.Version
 }
 
 // Validate says what is wrong with the registration, nil if nothing is.

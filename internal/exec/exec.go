@@ -96,6 +96,9 @@ type Exec struct {
 	// Place is the newest that the session has seen. It is replaced only
 	// between transactions.
 	Place *Place
+	// Newer is a Place that came while the open transaction was bound to another; nil
+	// where there is none. It is the session's to set; Move takes it away.
+	Newer *Place
 
 	// Policy says where reads may run.
 	Policy Policy
@@ -209,7 +212,7 @@ func (x *Exec) Close() {
 // keeps stays where it is as long as its shard does.
 func (x *Exec) Move(to *Place) {
 	old, kept := x.Place, x.pinned
-	x.Place, x.pinned = to, nil
+	x.Place, x.Newer, x.pinned = to, nil, nil
 	x.movedReplicas()
 	index := func(shard int) int { return slices.Index(to.Shards, old.Shards[shard]) }
 	for name, c := range x.cursors {

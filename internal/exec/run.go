@@ -75,6 +75,11 @@ func (x *Exec) Shards(p *plan.Plan, a *plan.Args) ([]int, error) {
 			x.shbuf = append(x.shbuf, x.pick())
 		}
 	}
+	if x.Newer != nil {
+		if err := x.unmoved(p, a); err != nil {
+			return nil, err
+		}
+	}
 	x.LastShards = append(x.LastShards[:0], x.shbuf...)
 	if len(x.shbuf) > 1 && p.Multi.Kind == plan.Refuse {
 		if p.Multi.Reason != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/sharding-system/sharding"
 	"github.com/sharding-system/sharding/client"
 	"github.com/sharding-system/sharding/internal/catalog"
+	"github.com/sharding-system/sharding/internal/fence"
 	"github.com/sharding-system/sharding/internal/twophase"
 )
 
@@ -190,6 +191,10 @@ func (s *Server) prepareShard(ctx context.Context, k catalog.Keyspace, sh catalo
 		if err := twophase.Install(ctx, conn); err != nil {
 			return fmt.Errorf("shard %s: %w", sh.ID, err)
 		}
+		// The home shard's schema may come with fences.
+		if err := fence.Install(ctx, conn); err != nil {
+			return fmt.Errorf("shard %s: %w", sh.ID, err)
+		}
 		return nil
 	})
 }
@@ -247,7 +252,9 @@ func (s *Server) dropShardDatabase(ctx context.Context, sh catalog.Shard) error 
 	if err != nil || !kept {
 		return err
 	}
-	return s.with(ctx, sh, sh.Database, func(conn *pgx.Conn) error { return twophase.Uninstall(ctx, conn) })
+	return s.with(ctx, sh, sh.Database, func(conn *pgx.Conn) error {
+		return errors.Join(fence.Uninstall(ctx, conn), twophase.Uninstall(ctx, conn))
+	})
 }
 
 // reconcileKeyspace finishes what was cut short: one in the making is prepared
@@ -255,6 +262,8 @@ func (s *Server) dropShardDatabase(ctx context.Context, sh catalog.Shard) error 
 func (s *Server) reconcileKeyspace(ctx context.Context, k *catalog.KeyspaceSnapshot) error {
 	shards := sortedShards(k.Shards)
 	switch {
+	case k.State == catalog.KeyspaceActive && k.Map.PendingPin() != nil:
+		return s.resumePin(ctx, k.Name)
 	case k.State == catalog.KeyspaceDropping:
 		return s.finishDropping(ctx, k.Name, shards)
 	case k.State != catalog.KeyspaceCreating || time.Since(k.CreatedAt) < requestTime:

@@ -57,6 +57,9 @@ func (s *Server) routes() []route {
 		list(keyspace+"/tables", "All declared tables", looks, client.Page[client.Table]{}, s.listTables),
 		change(http.MethodPost, keyspace+"/tables", "Declare a table", operates, client.NewTable{}, client.Table{}, http.StatusCreated, s.addTable),
 		change(http.MethodDelete, keyspace+"/tables/{table}", "Forget the declaration of an empty or missing table", operates, nil, nil, http.StatusNoContent, s.removeTable),
+		list(keyspace+"/pins", "The keys that are pinned to a shard", looks, client.Page[client.Pin]{}, s.listPins),
+		change(http.MethodPost, keyspace+"/pins", "Pin a key that has no rows elsewhere to a shard", operates, client.NewPin{}, client.Pin{}, http.StatusCreated, s.setPin),
+		change(http.MethodDelete, keyspace+"/pins", "Take a key's pin away (?table=&key=): it must have no rows where its vnode is not", operates, nil, nil, http.StatusNoContent, s.removePin),
 
 		list(p+"/shards", "All shards (?keyspace= for one keyspace's)", looks, client.Page[client.Shard]{}, s.listShards),
 		change(http.MethodPost, p+"/shards", "Bring the schema to an empty server and register it", operates, client.NewShard{}, client.Shard{}, http.StatusCreated, s.addShard),

@@ -235,7 +235,7 @@ func set(field, value *string) {
 // not this shard's.
 func (s *Server) checkChange(ctx context.Context, old, sh catalog.Shard) error {
 	k := s.snapshot().Keyspaces[sh.Keyspace]
-	owns := k != nil && k.Map != nil && k.Map.Index(sh.ID) >= 0 && len(k.Map.Vnodes(sh.ID)) > 0
+	owns := k != nil && k.Map != nil && k.Map.Index(sh.ID) >= 0 && (len(k.Map.Vnodes(sh.ID)) > 0 || k.Map.PinnedKeys(sh.ID) > 0)
 	switch {
 	case sh.Status == old.Status:
 	case sh.Status == catalog.ShardMigrating:
@@ -243,7 +243,7 @@ func (s *Server) checkChange(ctx context.Context, old, sh catalog.Shard) error {
 	case sh.Status == catalog.ShardReadonly:
 		return invalid("status: readonly is not supported yet")
 	case sh.Status == catalog.ShardInactive && (owns || (k != nil && k.HomeShard == sh.ID)):
-		return conflict(codeInUse, "shard %s owns vnodes or is the home shard: it cannot be inactive", sh.ID)
+		return conflict(codeInUse, "shard %s owns vnodes or pinned keys, or is the home shard: it cannot be inactive", sh.ID)
 	}
 	if err := s.checkReplicas(ctx, old, sh); err != nil {
 		return err
@@ -279,6 +279,9 @@ func (s *Server) removeShard(ctx context.Context, c *call) (answer, error) {
 	}
 	if k != nil && k.Map != nil && k.Map.Index(sh.ID) >= 0 && len(k.Map.Vnodes(sh.ID)) > 0 {
 		return answer{}, conflict(codeInUse, "shard %s owns vnodes %s", sh.ID, sharding.FormatVnodes(k.Map.Ranges(sh.ID)))
+	}
+	if k != nil && k.Map != nil && k.Map.PinnedKeys(sh.ID) > 0 {
+		return answer{}, conflict(codeInUse, "%d keys are pinned to shard %s", k.Map.PinnedKeys(sh.ID), sh.ID).withHint("See shardctl pin list.")
 	}
 	if err := s.refuseLiveTransactions(ctx, sh); err != nil {
 		return answer{}, err

@@ -2,6 +2,7 @@ package planner
 
 import (
 	"slices"
+	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
@@ -114,11 +115,20 @@ func (p *planner) guardRouterObjects(n *pg.Node) error {
 			bad = e.GetSchemaname() == routerSchema
 		case *pg.DropStmt:
 			bad = slices.ContainsFunc(e.GetObjects(), func(o *pg.Node) bool {
-				return own(o.GetList().GetItems()) ||
+				items := o.GetList().GetItems()
+				return own(items) || e.GetRemoveType() == pg.ObjectType_OBJECT_TRIGGER && len(items) > 0 && fenceTrigger(items[len(items)-1].GetString_().GetSval()) ||
 					e.GetRemoveType() == pg.ObjectType_OBJECT_SCHEMA && o.GetString_().GetSval() == routerSchema
 			})
+		case *pg.CreateTrigStmt:
+			bad = fenceTrigger(e.GetTrigname()) || own(e.GetFuncname())
+		case *pg.RenameStmt:
+			bad = e.GetRenameType() == pg.ObjectType_OBJECT_TRIGGER && (fenceTrigger(e.GetSubname()) || fenceTrigger(e.GetNewname()))
 		case *pg.AlterTableCmd:
 			t := e.GetSubtype()
+			if fenceTrigger(e.GetName()) {
+				bad = true
+				break
+			}
 			// Restores of data alone do it; one shard has nothing that a guard could guard yet.
 			bad = !p.in.Keyspace.HomeOnly && (t == pg.AlterTableType_AT_DisableTrigAll || t == pg.AlterTableType_AT_DisableTrigUser)
 		}
@@ -129,6 +139,10 @@ func (p *planner) guardRouterObjects(n *pg.Node) error {
 	})
 	return err
 }
+
+// fenceTrigger says whether a name is one of the triggers that keep a pinned key off
+// a shard.
+func fenceTrigger(name string) bool { return strings.HasPrefix(name, "sharding_key_") }
 
 // newName is the name that a table being created gets.
 func (p *planner) newName(rv *pg.RangeVar) plan.Name {

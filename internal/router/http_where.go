@@ -176,8 +176,13 @@ func (h *httpServer) shardForKey(c *call) error {
 		return err
 	}
 	vnode := k.Map.Vnode(key...)
+	_, pinned := k.Map.PinnedTo(key...)
 	out := appendJSONString([]byte(`{"shard_id":`), string(k.Map.Shards()[k.Map.ShardOf(key...)]))
-	out = fmt.Appendf(out, `,"vnode":%d,"epoch":%d,"keyspace":`, vnode, k.Map.Epoch())
+	out = fmt.Appendf(out, `,"vnode":%d,"epoch":%d,`, vnode, k.Map.Epoch())
+	if pinned {
+		out = append(out, `"pinned":true,`...)
+	}
+	out = append(out, `"keyspace":`...)
 	c.send(http.StatusOK, append(appendJSONString(out, name), "}\n"...))
 	return nil
 }

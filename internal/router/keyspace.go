@@ -45,7 +45,8 @@ type keyspace struct {
 
 	stale atomic.Bool // changed is about to record what happened
 
-	mu     sync.Mutex // one update at a time; guards reread
+	mu     sync.Mutex // one update at a time; guards reread and seen
+	seen   int64      // the catalog's revision that state is of
 	reread time.Time  // when rereadSchema last ran
 }
 
@@ -88,6 +89,10 @@ func (r *Router) keyspace(t *loop.Task, name string) (*keyspace, error) {
 	if ks.state.Load() != nil {
 		return ks, nil
 	}
+	// Not older than what was reported without it (epochs).
+	if now := r.view.Snapshot(); now.Revision > snap.Revision {
+		snap = now
+	}
 	var err error
 	t.Do(func() { err = ks.update(r.ctx, snap) })
 	if err != nil {
@@ -103,6 +108,9 @@ func (r *Router) keyspace(t *loop.Task, name string) (*keyspace, error) {
 func (k *keyspace) update(ctx context.Context, snap *catalog.Snapshot) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if snap.Revision < k.seen {
+		return nil // what is known is newer
+	}
 	entry := snap.Keyspace(k.name)
 	if entry == nil {
 		k.r.watches.keep(k.name, nil)
@@ -115,6 +123,7 @@ func (k *keyspace) update(ctx context.Context, snap *catalog.Snapshot) error {
 	}
 	home := *entry.Shards[entry.HomeShard]
 	if old != nil && old.place == place && old.schema.Version == entry.SchemaVersion {
+		k.seen = snap.Revision
 		return nil
 	}
 	n := &state{place: place, home: home, defaultKey: entry.DefaultKey}
@@ -133,6 +142,7 @@ func (k *keyspace) update(ctx context.Context, snap *catalog.Snapshot) error {
 		k.r.pools.Retire()
 	}
 	k.state.Store(n)
+	k.seen = snap.Revision
 	if m := k.r.opts.Metrics; m != nil {
 		m.Epoch(k.name, place.Map.Epoch())
 	}
@@ -166,6 +176,22 @@ func (k *keyspace) refreshTo(ctx context.Context, version int64) error {
 		return err
 	}
 	return k.update(ctx, k.r.view.Snapshot())
+}
+
+// epochs are those of the maps that the router goes by from now on, at a snapshot
+// that its open keyspaces have just been brought to: one that could not be brought
+// to it is reported as it is.
+func (r *Router) epochs(snap *catalog.Snapshot) map[string]int64 {
+	out := make(map[string]int64, len(snap.Keyspaces))
+	for name, k := range snap.Keyspaces {
+		out[name] = k.Map.Epoch()
+	}
+	for _, ks := range r.known() {
+		if st := ks.state.Load(); st != nil && out[ks.name] != 0 {
+			out[ks.name] = min(out[ks.name], st.place.Map.Epoch())
+		}
+	}
+	return out
 }
 
 // rereadEvery bounds how often an unknown name has the schema read again.
@@ -322,7 +348,11 @@ func verifyChain(cs tls.ConnectionState, roots *x509.CertPool) error {
 
 // refresh takes the keyspace's newest placement up, between transactions.
 func (s *session) refresh() {
-	if st := s.ks.state.Load(); s.x.Place != st.place && !s.x.Bound() && !s.x.InBlock() {
+	if st := s.ks.state.Load(); s.x.Place != st.place {
+		if s.x.Bound() || s.x.InBlock() {
+			s.x.Newer = st.place
+			return
+		}
 		s.x.Move(st.place)
 	}
 }

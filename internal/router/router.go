@@ -229,10 +229,14 @@ func (r *Router) follow() {
 		if m := r.opts.Metrics; m != nil {
 			m.Catalog(r.view.Snapshot().Revision)
 		}
+		snap := r.view.Snapshot()
 		for _, ks := range r.known() {
-			if err := ks.update(r.ctx, r.view.Snapshot()); err != nil && r.ctx.Err() == nil {
+			if err := ks.update(r.ctx, snap); err != nil && r.ctx.Err() == nil {
 				r.log.Warn("cannot bring a keyspace up to date; going on as before", "keyspace", ks.name, "err", err)
 			}
+		}
+		if reg != nil {
+			reg.Report(r.epochs(snap))
 		}
 		select {
 		case <-r.ctx.Done():

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sharding-system/sharding"
 	"github.com/sharding-system/sharding/internal/exec"
 	"github.com/sharding-system/sharding/internal/loop"
 	"github.com/sharding-system/sharding/internal/pgerr"
@@ -37,6 +38,7 @@ var shows = map[string]struct {
 	"shards": {[]column{{"shard", oidText}, {"endpoint", oidText}, {"home", oidBool}, {"vnodes", oidInt4}, {"status", oidText},
 		{"role", oidText}, {"lag_seconds", oidFloat8}}, (*session).showShards},
 	"vnodes": {[]column{{"vnode", oidInt4}, {"shard", oidText}}, (*session).showVnodes},
+	"pins":   {[]column{{"key", oidText}, {"types", oidText}, {"shard", oidText}, {"state", oidText}}, (*session).showPins},
 	"tables": {[]column{{"schema", oidText}, {"table", oidText}, {"kind", oidText}, {"key", oidText}, {"declared_by", oidText}}, (*session).showTables},
 	"pools":  {[]column{{"endpoint", oidText}, {"open", oidInt4}, {"idle", oidInt4}, {"waiting", oidInt4}, {"role", oidText}}, (*session).showPools},
 	"clients": {[]column{{"user", oidText}, {"keyspace", oidText}, {"address", oidText}, {"since", oidTime}, {"state", oidText},
@@ -194,6 +196,24 @@ func (s *session) showVnodes() (out [][]string) {
 	p := s.x.Place
 	for v := range p.Map.VnodeCount() {
 		out = append(out, []string{strconv.Itoa(v), string(p.Shards[p.Map.Owner(v)])})
+	}
+	return out
+}
+
+func (s *session) showPins() (out [][]string) {
+	m := s.x.Place.Map
+	row := func(key []sharding.Value, shard, state string) {
+		var texts, types []string
+		for _, v := range key {
+			texts, types = append(texts, v.String()), append(types, v.Type().String())
+		}
+		out = append(out, []string{strings.Join(texts, ","), strings.Join(types, ","), shard, state})
+	}
+	for _, p := range m.Pins() {
+		row(p.Key, string(p.Shard), "active")
+	}
+	if c := m.PendingPin(); c != nil {
+		row(c.Key, string(m.Shards()[m.ShardOf(c.Key...)]), string(c.Phase))
 	}
 	return out
 }
