@@ -136,7 +136,7 @@ type Exec struct {
 
 	shbuf    []int
 	split    plan.RowSplit
-	cursors  map[string]cursor
+	cursors  map[string]*cursor
 	pinned   []*part // connections that the session keeps
 	pinsLost *pgerr.Error
 	keepAll  bool // sharding.pool_mode = session
@@ -215,13 +215,7 @@ func (x *Exec) Move(to *Place) {
 	x.Place, x.Newer, x.pinned = to, nil, nil
 	x.movedReplicas()
 	index := func(shard int) int { return slices.Index(to.Shards, old.Shards[shard]) }
-	for name, c := range x.cursors {
-		if c.shard = index(c.shard); c.shard < 0 {
-			delete(x.cursors, name)
-			continue
-		}
-		x.cursors[name] = c
-	}
+	x.moveCursors(index)
 	for _, p := range kept {
 		if i := index(p.shard); i >= 0 && to.Targets[i].Addr == p.conn.Key.Addr {
 			p.shard = i

@@ -54,11 +54,13 @@ type Portal struct {
 	Depth int
 	many  *manyPortal // nil on one shard
 	on    *part       // where it is bound, nil before
+	// fetched is what is left of a FETCH over several shards, once it has run.
+	fetched *held
 }
 
 // Reset makes a portal anew for a statement.
 func (po *Portal) Reset(s *Stmt) {
-	po.Stmt, po.many, po.on = s, nil, nil
+	po.Stmt, po.many, po.on, po.fetched = s, nil, nil, nil
 	po.Shards = po.Shards[:0]
 }
 
@@ -443,6 +445,11 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 	if err := x.Aborted(); err != nil {
 		return err
 	}
+	if pl := po.Stmt.Plan; pl != nil && pl.CursorAction != plan.NoCursor {
+		if done, err := x.executeCursor(po, maxRows); done || err != nil {
+			return err
+		}
+	}
 	if po.many != nil {
 		return x.executeMany(po, maxRows)
 	}
@@ -456,7 +463,6 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 		}
 		x.op = po.Stmt.Plan.Operation
 		x.touch(po.Stmt.Plan, p)
-		x.cursorRan(po.Stmt.Plan, p)
 	}
 	x.LastShards = append(x.LastShards[:0], po.Shards...)
 	p.unit.ran = true
@@ -471,6 +477,9 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 			return err
 		}
 		return x.learn(po.Stmt.Plan, &po.Args, p)
+	}
+	if po.Stmt.Plan != nil && po.Stmt.Plan.CursorAction != plan.NoCursor {
+		return x.cursorExecuted(po)
 	}
 	return nil
 }

@@ -79,7 +79,7 @@ func (x *Exec) bindMany(po *Portal) error {
 	if err := x.ExtFlush(); err != nil {
 		return err
 	}
-	if pl.Access >= plan.Lock && !x.txn.block {
+	if (pl.Access >= plan.Lock || pl.Declare != nil) && !x.txn.block {
 		if err := x.upgrade(); err != nil {
 			return err
 		}
@@ -294,6 +294,7 @@ func (x *Exec) executeAll(po *Portal, h *held) error {
 	if err != nil {
 		return err
 	}
+	x.cursorRan(pl, po.Shards)
 	verb := tagVerb(tag)
 	if pl.Returns {
 		// Executed once more it has no more rows.

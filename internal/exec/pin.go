@@ -84,11 +84,7 @@ func (x *Exec) unpinned(p *part) {
 	if p.stands() && !p.told && !x.closing {
 		x.pinsLost = x.lostPins(p)
 	}
-	for name, c := range x.cursors {
-		if c.shard == p.shard && c.hold {
-			delete(x.cursors, name)
-		}
-	}
+	x.loseHeld(p.shard)
 	if p.pinned&plan.PinTemporary != 0 {
 		x.setTemps(nil)
 	}

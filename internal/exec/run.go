@@ -1,7 +1,6 @@
 package exec
 
 import (
-	"slices"
 	"time"
 
 	"github.com/sharding-system/sharding/internal/pgerr"
@@ -19,6 +18,15 @@ func (x *Exec) Run(p *plan.Plan, a *plan.Args, sole bool) (ready bool, err error
 		return false, err
 	}
 	x.op = p.Operation
+	if p.CursorAction != plan.NoCursor {
+		if c := x.spread(p); c != nil {
+			return false, x.fetchQuery(p.Fetch, c)
+		}
+		if err := x.mayDeclare(p, false); err != nil {
+			x.Fail()
+			return false, err
+		}
+	}
 	shards, err := x.Shards(p, a)
 	if err != nil {
 		return false, err
@@ -53,7 +61,7 @@ func (x *Exec) Shards(p *plan.Plan, a *plan.Args) ([]int, error) {
 		}
 	case plan.All:
 		n := len(x.Place.Map.Shards())
-		if p.Multi.Kind == plan.Same {
+		if p.Multi.Kind == plan.Same && p.Declare == nil {
 			if n = x.Place.Members; p.Action == plan.DDL {
 				n = len(x.Place.Shards)
 			}
@@ -138,7 +146,7 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 	}
 	switch {
 	case !failed:
-		x.cursorRan(p, part)
+		x.cursorRan(p, x.shbuf)
 	case x.txn.block:
 		x.txn.failed = true
 	default:
@@ -233,7 +241,7 @@ func (x *Exec) runMany(p *plan.Plan, a *plan.Args, shards []int) error {
 		return x.runApart(p, a, shards)
 	}
 	own := false
-	if (writes || len(p.NowEdits) > 0) && !x.txn.block {
+	if (writes || len(p.NowEdits) > 0 || p.Declare != nil) && !x.txn.block {
 		// An autocommit statement that writes on several shards is atomic.
 		x.openBlock("BEGIN", !writes && p.Replica == plan.ReplicaOK, false)
 		own = true
@@ -250,6 +258,7 @@ func (x *Exec) runMany(p *plan.Plan, a *plan.Args, shards []int) error {
 		}
 		return err
 	}
+	x.cursorRan(p, shards)
 	if own && !x.inSeries {
 		if _, err := x.commit(); err != nil {
 			return err
@@ -356,76 +365,6 @@ func (x *Exec) runApart(p *plan.Plan, a *plan.Args, shards []int) error {
 	x.unbindAll()
 	x.Client.SetOut(pgwire.AppendCommandComplete(x.Client.OutBuf(), tag))
 	return nil
-}
-
-// cursorShards yields where a cursor was declared; PostgreSQL itself reports an
-// unknown one.
-func (x *Exec) cursorShards(p *plan.Plan) []int {
-	c, ok := x.cursors[p.Cursor]
-	shard := c.shard
-	if !ok {
-		shard = x.pick()
-	}
-	if p.CursorAction == plan.CloseCursor && p.Cursor == "" && len(x.cursors) > 0 {
-		for _, c := range x.cursors {
-			if !slices.Contains(x.shbuf, c.shard) {
-				x.shbuf = append(x.shbuf, c.shard)
-			}
-		}
-		slices.Sort(x.shbuf)
-	} else {
-		x.shbuf = append(x.shbuf, shard)
-	}
-	x.LastShards = append(x.LastShards[:0], x.shbuf...)
-	return x.shbuf
-}
-
-// cursor is one that DECLARE opened.
-type cursor struct {
-	shard  int
-	hold   bool // WITH HOLD: it outlives its transaction's commit
-	stands bool // that has been
-}
-
-// endCursors ends those that end with a block.
-func (x *Exec) endCursors(committed bool) {
-	for name, c := range x.cursors {
-		if !c.stands && !(committed && c.hold) {
-			delete(x.cursors, name)
-			continue
-		}
-		c.stands = true
-		x.cursors[name] = c
-	}
-}
-
-// opensHeld says whether the open block has cursors whose query COMMIT runs.
-func (x *Exec) opensHeld() bool {
-	for _, c := range x.cursors {
-		if c.hold && !c.stands {
-			return true
-		}
-	}
-	return false
-}
-
-func (x *Exec) cursorRan(p *plan.Plan, part *part) {
-	switch p.CursorAction {
-	case plan.DeclareCursor:
-		if x.cursors == nil {
-			x.cursors = map[string]cursor{}
-		}
-		x.cursors[p.Cursor] = cursor{shard: part.shard, hold: p.Pins&plan.PinCursor != 0, stands: !x.txn.block}
-	case plan.CloseCursor:
-		if c := x.cursors[p.Cursor]; p.Cursor == "" || c.hold {
-			part.look |= part.pinned & plan.PinCursor
-		}
-		if p.Cursor == "" {
-			clear(x.cursors)
-		} else {
-			delete(x.cursors, p.Cursor)
-		}
-	}
 }
 
 func (x *Exec) observe(p *part, failed bool) {

@@ -269,6 +269,9 @@ func (x *Exec) ended(multi, committed bool) {
 	}
 	x.Settings.endLocal()
 	x.endCursors(committed)
+	if !committed && multi {
+		x.dropStray()
+	}
 	for _, p := range x.txn.parts {
 		if committed {
 			p.conn.Settings, p.conn.SettingsKey = x.Settings.now, x.Settings.key
@@ -432,6 +435,7 @@ func (x *Exec) savepoint(c *plan.Control) (string, error) {
 		x.txn.listens = x.txn.listens[:x.txn.saves[at].listens]
 		x.txn.saves = x.txn.saves[:at+1]
 		x.txn.failed = false
+		x.cutCursors(at)
 		for _, p := range x.txn.parts {
 			if p.look == 0 {
 				continue
@@ -443,6 +447,7 @@ func (x *Exec) savepoint(c *plan.Control) (string, error) {
 		}
 	case plan.Release:
 		x.txn.saves = x.txn.saves[:at]
+		x.keepCursors(at)
 	}
 	return tag, nil
 }

@@ -133,8 +133,8 @@ var (
 		"a statement that the router does not know",
 		"Run it on each shard directly, or tell us what you need it for."}
 	CrossShardCursor = Refusal{"SH0039",
-		"a cursor over several shards",
-		"Restrict the cursor's query to one shard key."}
+		"a cursor whose rows cannot be taken from one shard after the other, or WHERE CURRENT OF on a reference table",
+		"Restrict the cursor's query to one shard key, and write by a row's key."}
 	SequenceCall = Refusal{"SH0040",
 		"a sequence function in a statement that uses sharded or reference tables",
 		"Call nextval in a statement of its own and pass the number as a parameter."}

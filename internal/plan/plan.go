@@ -101,6 +101,10 @@ type Plan struct {
 	// CloseCursors is CLOSE ALL.
 	Cursor       string
 	CursorAction CursorAction
+	// Declare is what DECLARE says of its cursor, Fetch what FETCH and MOVE ask of
+	// theirs; nil for other statements.
+	Declare *Declare
+	Fetch   *Fetch
 
 	// Replica says whether a replica may run it.
 	Replica Replica

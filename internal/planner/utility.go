@@ -46,10 +46,12 @@ func (p *planner) utility(n *pg.Node) error {
 		p.p.Operation, p.p.Access = "select", plan.Read
 		p.p.Cursor, p.p.CursorAction, p.p.Returns = s.FetchStmt.GetPortalname(), plan.UseCursor, !s.FetchStmt.GetIsmove()
 		p.p.Command = map[bool]string{false: "FETCH", true: "MOVE"}[s.FetchStmt.GetIsmove()]
+		p.p.Fetch = fetchOf(s.FetchStmt)
 		return nil
 	case *pg.Node_ClosePortalStmt:
 		p.p.Access, p.p.Command = plan.ReadNothing, "CLOSE CURSOR"
 		p.p.Cursor, p.p.CursorAction = s.ClosePortalStmt.GetPortalname(), plan.CloseCursor
+		p.p.Multi.Kind = plan.Same
 		return nil
 	}
 	return p.ddl(n)
@@ -169,28 +171,6 @@ func (p *planner) doBlock(command, what string) error {
 	p.prove("no table is anywhere but on the home shard")
 	return nil
 }
-
-// declareCursor routes a cursor as its query, one shard only.
-func (p *planner) declareCursor(s *pg.DeclareCursorStmt) error {
-	q := s.GetQuery().GetSelectStmt()
-	if q == nil {
-		return p.refuse(pgerr.UnknownStatement, -1, "a cursor for another statement than SELECT")
-	}
-	if _, err := p.query(q); err != nil {
-		return err
-	}
-	p.p.Operation, p.p.Command, p.p.Returns = "select", "DECLARE CURSOR", false
-	p.p.Access = max(p.readAccess(), plan.Read)
-	p.p.Cursor, p.p.CursorAction = s.GetPortalname(), plan.DeclareCursor
-	if s.GetOptions()&cursorHold != 0 {
-		p.p.Pins |= plan.PinCursor
-	}
-	p.many(plan.Merge{}, p.refuse(pgerr.CrossShardCursor, -1, "cursor %s is over several shards", s.GetPortalname()))
-	return p.settle()
-}
-
-// cursorHold is CURSOR_OPT_HOLD of PostgreSQL's parsenodes.h.
-const cursorHold = 0x0020
 
 // mergeStatement plans MERGE: only where no sharded or reference table is in it.
 func (p *planner) mergeStatement(s *pg.MergeStmt) error {

@@ -365,6 +365,9 @@ func (s *session) describe(body []byte) error {
 	if d.Kind == pgwire.KindPortal {
 		po, err := s.portal(d.Name)
 		if err != nil {
+			if s.x.Cursor(string(d.Name)) {
+				return s.x.ExtDescribeCursor(string(d.Name))
+			}
 			return err
 		}
 		if po.Stmt.Plan == nil || po.Stmt.Deferred() {
@@ -414,6 +417,9 @@ func (s *session) executePortal(body []byte) error {
 	}
 	po, err := s.portal(name)
 	if err != nil {
+		if s.x.Cursor(string(name)) {
+			return s.x.ExtExecuteCursor(string(name), maxRows)
+		}
 		return err
 	}
 	switch {
@@ -464,6 +470,8 @@ func (s *session) close(body []byte) error {
 			if po.Stmt.Plan != nil && !po.Stmt.Deferred() {
 				return s.x.ExtClosePortal(po)
 			}
+		} else if s.x.Cursor(string(d.Name)) {
+			return s.x.ExtCloseCursor(string(d.Name))
 		}
 		return s.answer(pgwire.TypeCloseComplete)
 	}
