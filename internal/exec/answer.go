@@ -150,6 +150,13 @@ func (x *Exec) frame(p *part) (byte, []byte, error) {
 			x.swallow(p, typ, buf[:n])
 			continue
 		}
+		if typ == pgwire.TypeRowDescription || p.swap != nil && (typ == pgwire.TypeDataRow || typ == pgwire.TypeCopyData) {
+			if err := x.renumberFramed(p, typ, n); err != nil {
+				p.conn.Break()
+				return 0, nil, err
+			}
+			buf = p.conn.In()
+		}
 		if typ == pgwire.TypeReadyForQuery {
 			p.conn.TxStatus = buf[5]
 			p.owes = false

@@ -71,6 +71,9 @@ func (x *Exec) copyRows(p *plan.Plan, a *plan.Args, shards []int) (string, error
 		if err != nil {
 			return "", err
 		}
+		if err := x.copyTypes(part, p.Copy); err != nil {
+			return "", err
+		}
 		part.wrote, part.dirty, part.headerSeen = true, true, false
 		queueQuery(part.conn, x.text(p, a, nil, nil))
 		part.owes = true
@@ -79,6 +82,7 @@ func (x *Exec) copyRows(p *plan.Plan, a *plan.Args, shards []int) (string, error
 		}
 		c.parts = append(c.parts, part)
 	}
+	c.cutCopies()
 	if err := c.begin(); err != nil {
 		return "", err
 	}
@@ -224,6 +228,12 @@ func (c *copier) row(raw []byte, key [][]byte) error {
 		}
 		return nil
 	}
+	if c.plan.Reference {
+		for _, p := range c.parts {
+			c.put(p, raw)
+		}
+		return nil
+	}
 	shard, err := c.plan.ShardOf(key, c.format, c.x.Place.Map)
 	if err != nil {
 		return err
@@ -231,14 +241,35 @@ func (c *copier) row(raw []byte, key [][]byte) error {
 	if shard < 0 {
 		shard = 0 // PostgreSQL will refuse the value, on whichever shard
 	}
-	p := c.parts[shard]
+	c.put(c.parts[shard], raw)
+	return nil
+}
+
+// put adds a row to what p gets.
+func (c *copier) put(p *part, raw []byte) {
 	if c.binary() {
 		c.head(p)
 	}
-	if p.rows = append(p.rows, raw...); len(p.rows) >= copyChunk {
+	at := len(p.rows)
+	p.rows = append(p.rows, raw...)
+	if p.swap != nil {
+		p.swap.inward(p.rows[at:])
+	}
+	if len(p.rows) >= copyChunk {
 		c.push(p)
 	}
-	return nil
+}
+
+// cutCopies makes the splitter for a reference table whose rows are not the same
+// bytes on every shard.
+func (c *copier) cutCopies() {
+	for _, p := range c.parts {
+		if c.plan.Reference && p.swap != nil {
+			c.format = 1
+			c.split = copydata.NewBinary(c.plan.Table.Name, nil, c.plan.Columns, copydata.DefaultMaxRow)
+			return
+		}
+	}
 }
 
 // binary says whether every shard's stream needs a header and a trailer of its own.
@@ -297,7 +328,7 @@ func (c *copier) answers() (string, error) {
 	if first != nil {
 		return "", first
 	}
-	if c.split == nil && len(tags) > 0 {
+	if c.plan.Reference && len(tags) > 0 {
 		return tags[0], nil
 	}
 	return addTags(tags), nil

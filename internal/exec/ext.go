@@ -27,6 +27,7 @@ type Stmt struct {
 	Policy Policy
 	// Types of all parameters, once a backend has described the statement.
 	Types []uint32
+	shape shape
 }
 
 // Deferred says that nothing of the statement is sent before its Execute, which
@@ -66,9 +67,11 @@ func (po *Portal) Reset(s *Stmt) {
 
 // ext is the state of the extended protocol between two Syncs.
 type ext struct {
-	cur     *part // the part that messages go to
-	opening opening
-	steps   steps
+	cur *part // the part that messages go to
+	// described is the portal that was described last.
+	described *Portal
+	opening   opening
+	steps     steps
 }
 
 // switchTo makes p the part that messages go to; the answers of the one before
@@ -337,7 +340,7 @@ func (x *Exec) ExtDescribeStatement(s *Stmt, shard int) error {
 		return err
 	}
 	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindStatement, s.Shared))
-	p.unit.push(expectation{what: relayed})
+	p.unit.push(expectation{what: relayed, stmt: s})
 	x.ext.steps.add(step{what: describeAgain, stmt: s, shard: shard})
 	return nil
 }
@@ -396,7 +399,11 @@ func (x *Exec) bindOn(p *part, po *Portal, rows []int, what expect, times *plan.
 			return err
 		}
 	}
-	p.conn.SetOut(pgwire.AppendBindRest(p.conn.OutBuf(), po.Name, name, po.Rest))
+	rest, err := x.bindRest(p, po)
+	if err != nil {
+		return err
+	}
+	p.conn.SetOut(pgwire.AppendBindRest(p.conn.OutBuf(), po.Name, name, rest))
 	p.unit.push(expectation{what: what})
 	po.on, p.unit.bound = p, true
 	return nil
@@ -435,7 +442,8 @@ func (x *Exec) ExtDescribePortal(po *Portal) error {
 	}
 	x.logOp(p, extOp{kind: opDescribe, po: po})
 	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
-	p.unit.push(expectation{what: relayed})
+	p.unit.push(expectation{what: relayed, stmt: po.Stmt, portal: true})
+	x.ext.described = po
 	x.ext.steps.add(step{what: describePortalAgain, portal: po})
 	return nil
 }
@@ -467,8 +475,9 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 	x.LastShards = append(x.LastShards[:0], po.Shards...)
 	p.unit.ran = true
 	x.logOp(p, extOp{kind: opExecute, po: po, max: maxRows})
+	rows := x.describeRows(p, po)
 	p.conn.SetOut(pgwire.AppendExecute(p.conn.OutBuf(), po.Name, maxRows))
-	p.unit.push(expectation{what: relayed})
+	p.unit.push(expectation{what: relayed, rows: rows})
 	x.ext.steps.once(x.ext.steps.plan != nil || po.Stmt.Plan == nil)
 	x.ext.steps.plan = po.Stmt.Plan
 	x.ext.steps.add(step{what: executeAgain, portal: po, maxRows: maxRows})

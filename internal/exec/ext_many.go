@@ -205,7 +205,7 @@ func (x *Exec) describeMany(po *Portal) error {
 		}
 	}
 	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
-	p.unit.push(expectation{what: relayed})
+	p.unit.push(expectation{what: relayed, stmt: po.Stmt})
 	return nil
 }
 
@@ -281,6 +281,8 @@ func (x *Exec) executeAll(po *Portal, h *held) error {
 		m.frags = append(m.frags, fragment{shard: shard, rows: x.rowsFor(po, shard)})
 		p.unit.open, p.unit.ran, p.owes = true, true, true
 		x.touch(pl, p)
+		p.swap = nil
+		x.describeRows(p, po)
 		out := pgwire.AppendExecute(p.conn.OutBuf(), po.Name, 0)
 		p.conn.SetOut(pgwire.AppendFlush(out))
 		if err := x.flush(p); err != nil {
@@ -348,6 +350,8 @@ func (x *Exec) executeSome(po *Portal, maxRows int32) error {
 		m := merger{x: x, plan: po.Stmt.Plan, parts: []*part{p}}
 		p.unit.open, p.unit.ran, p.owes = true, true, true
 		x.touch(po.Stmt.Plan, p)
+		p.swap = nil
+		x.describeRows(p, po)
 		out := pgwire.AppendExecute(p.conn.OutBuf(), po.Name, left)
 		p.conn.SetOut(pgwire.AppendFlush(out))
 		err := x.flush(p)

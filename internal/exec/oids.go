@@ -19,6 +19,9 @@ const oidUnknown = 705
 type OIDs struct {
 	HomeType, ShardType map[uint32]uint32 // the home shard's by the shard's; the shard's by the home shard's
 	HomeTable           map[uint32]uint32
+	// Wire has the form of all users' types of the shard, by its numbers, also of
+	// those that the home shard has not.
+	Wire map[uint32]WireType
 }
 
 // OIDLoader yields a shard's OIDs under a place. It may suspend the task. fresh says

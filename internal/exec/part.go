@@ -39,6 +39,7 @@ type part struct {
 	synced     bool             // what was sent ends with a ReadyForQuery
 	settled    bool             // the replica has accepted
 	dirty      bool             // what was sent may have written
+	swap       *rowSwap         // what its rows have inside that the client knows by other numbers
 	unit       unit
 	start      time.Time
 }

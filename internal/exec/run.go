@@ -167,6 +167,11 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 // sendOne sends a statement to its one part and relays what that answers.
 func (x *Exec) sendOne(p *plan.Plan, a *plan.Args, part *part, times *plan.Times, sole bool) (failed, copyIn bool, err error) {
 	if !part.synced {
+		if p.Copy != nil {
+			if err := x.copyTypes(part, p.Copy); err != nil {
+				return false, false, err
+			}
+		}
 		part.owes = true
 		queueQuery(part.conn, x.text(p, a, nil, times))
 		if err := x.flush(part); err != nil {
@@ -300,6 +305,11 @@ func (x *Exec) scatter(p *plan.Plan, a *plan.Args, shards []int) (tag string, er
 	}
 	for i, part := range parts {
 		x.touch(p, part)
+		if p.Copy != nil {
+			if err := x.copyTypes(part, p.Copy); err != nil {
+				return "", err
+			}
+		}
 		queueQuery(part.conn, x.text(p, a, frags[i].rows, times))
 		part.owes, part.headerSeen = true, false
 		if err := x.flush(part); err != nil && (part.replica == nil || Fatal(err)) {

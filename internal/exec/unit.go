@@ -34,6 +34,10 @@ type expectation struct {
 	what expect
 	typ  byte   // for answered: the message type to send (all of them are empty)
 	name string // for a Parse: the shared statement it makes
+	stmt *Stmt  // for a Describe: of what
+	// portal: it is a Describe of a portal; rows: it is an Execute with one in front
+	// of it that describes its rows.
+	portal, rows bool
 }
 
 func (u *unit) push(e expectation) { u.queue = append(u.queue, e) }
@@ -63,6 +67,9 @@ const bigFrame = 4 << 10
 func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, err error) {
 	c := p.conn
 	p.past()
+	if p.swap != nil && !p.swap.copy {
+		p.swap = nil
+	}
 	for {
 		if until == atPending && !p.unit.pending() && p.big == 0 {
 			return failed, false, nil
@@ -85,7 +92,7 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 				break
 			}
 			if n > len(rest) {
-				if n >= bigFrame && p.skipZ == 0 && (typ == pgwire.TypeDataRow || typ == pgwire.TypeCopyData) {
+				if n >= bigFrame && p.skipZ == 0 && p.swap == nil && (typ == pgwire.TypeDataRow || typ == pgwire.TypeCopyData) {
 					p.big = n - len(rest)
 					i = len(buf)
 					break
@@ -115,15 +122,15 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 				start = i
 				continue
 			}
-			if (typ == pgwire.TypeRowDescription || typ == pgwire.TypeParameterDescription) && x.describesOwn(p, typ, msg) {
-				m, err := x.oids(p, describedTypes(typ, msg)...)
+			if typ == pgwire.TypeRowDescription || typ == pgwire.TypeParameterDescription || p.swap != nil && (typ == pgwire.TypeDataRow || typ == pgwire.TypeCopyData) {
+				err := x.renumber(p, typ, i, n)
+				buf = c.In() // the session may have been suspended
+				msg = buf[i : i+n]
 				if err != nil {
+					x.Client.Write(buf[start:i])
 					c.Break()
 					return failed, false, err
 				}
-				buf = c.In() // the session may have been suspended
-				msg = buf[i : i+n]
-				m.translate(typ, msg)
 			}
 			keep := true
 			switch typ {
@@ -161,8 +168,14 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 				keep = x.tell(string(name), string(value))
 			case pgwire.TypeParseComplete, pgwire.TypeBindComplete, pgwire.TypeCloseComplete, pgwire.TypeNoData,
 				pgwire.TypeRowDescription, pgwire.TypeCommandComplete, pgwire.TypeEmptyQueryResponse, pgwire.TypePortalSuspended:
+				if typ == pgwire.TypeCommandComplete || typ == pgwire.TypePortalSuspended {
+					p.swap = nil
+				}
 				if p.unit.pending() {
 					e := &p.unit.queue[p.unit.head]
+					if typ == pgwire.TypeNoData {
+						e.stmt.learnRows(true)
+					}
 					p.unit.head++
 					keep = e.what == relayed
 					e.name = ""

@@ -159,6 +159,9 @@ var (
 	ReplicaBlock = Refusal{"SH0047",
 		"a statement for a primary in a REPEATABLE READ transaction that reads from a replica",
 		"Run it first in the transaction, or SET sharding.replica_policy = 'primary' before BEGIN."}
+	UnknownType = Refusal{"SH0050",
+		"a value in binary of a type that the home shard does not have",
+		"Ask for the value as text; a type that this transaction has made is known once it commits."}
 )
 
 // Refusals is every refusal, in the order of their codes.
@@ -210,5 +213,6 @@ func Refusals() []Refusal {
 		ReferenceLock,
 		DivergentText,
 		ReplicaBlock,
+		UnknownType,
 	}
 }

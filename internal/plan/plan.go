@@ -275,6 +275,9 @@ type CopyPlan struct {
 	Reference bool // every row to every shard
 	Options   CopyOptions
 	Table     TableRef
+	// Rows, for COPY in binary, is a query whose columns are those of the COPY's rows,
+	// in their order. It is only described, never run.
+	Rows string
 	// Default for a key column absent from the column list is not supported:
 	// the planner refuses.
 }

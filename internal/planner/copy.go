@@ -2,12 +2,14 @@ package planner
 
 import (
 	"slices"
+	"strings"
 
 	pg "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/sharding-system/sharding"
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/plan"
+	"github.com/sharding-system/sharding/internal/schema"
 )
 
 // copyStatement plans COPY FROM STDIN and COPY TO STDOUT.
@@ -20,6 +22,16 @@ func (p *planner) copyStatement(s *pg.CopyStmt) error {
 	c := &plan.CopyPlan{From: s.GetIsFrom()}
 	p.p.Copy = c
 	copyOptions(&c.Options, s.GetOptions())
+	if q := s.GetQuery(); q != nil && c.Options.Format == "binary" {
+		tree, err := pg.Parse("") // for the version of the tree's form
+		if err == nil {
+			tree.Stmts = []*pg.RawStmt{{Stmt: q}}
+			c.Rows, err = pg.Deparse(tree)
+		}
+		if err != nil {
+			return p.refuse(pgerr.CopyForm, -1, "COPY of this query in binary").WithHint("Ask for text or CSV.")
+		}
+	}
 	if s.GetIsFrom() {
 		return p.copyFrom(s, c)
 	}
@@ -38,6 +50,11 @@ func (p *planner) copyTo(s *pg.CopyStmt, c *plan.CopyPlan) error {
 	}
 	t.solved = true
 	c.Table = t.ref()
+	cols := stringsOf(s.GetAttlist())
+	if len(cols) == 0 {
+		cols = copyColumns(t.rel)
+	}
+	copyRows(c, cols)
 	if err := p.route(); err != nil {
 		return err
 	}
@@ -94,14 +111,11 @@ func (p *planner) copyFrom(s *pg.CopyStmt, c *plan.CopyPlan) error {
 		}
 	}
 	cols := stringsOf(s.GetAttlist())
-	if len(cols) == 0 && t.rel != nil {
-		for _, col := range t.rel.Columns {
-			if col.Generated == "" {
-				cols = append(cols, col.Name)
-			}
-		}
+	if len(cols) == 0 {
+		cols = copyColumns(t.rel)
 	}
 	c.Columns = len(cols)
+	copyRows(c, cols)
 	switch {
 	case p.in.Keyspace.HomeOnly || t.kind == sharding.Global:
 		p.p.Route.Kind = plan.Home
@@ -124,6 +138,31 @@ func (p *planner) copyFrom(s *pg.CopyStmt, c *plan.CopyPlan) error {
 		}
 	}
 	return p.copyDefaults(t, cols, at)
+}
+
+// copyColumns are those that COPY takes where none are named. rel may be nil.
+func copyColumns(rel *schema.Relation) (cols []string) {
+	if rel == nil {
+		return nil
+	}
+	for i := range rel.Columns {
+		if col := &rel.Columns[i]; col.Generated == "" {
+			cols = append(cols, col.Name)
+		}
+	}
+	return cols
+}
+
+// copyRows notes a query for the columns of a COPY in binary.
+func copyRows(c *plan.CopyPlan, cols []string) {
+	if c.Options.Format != "binary" {
+		return
+	}
+	list := make([]string, len(cols))
+	for i, name := range cols {
+		list[i] = sharding.QuoteIdentifier(name)
+	}
+	c.Rows = "SELECT " + strings.Join(list, ", ") + " FROM " + sharding.QuoteIdentifier(c.Table.Schema) + "." + sharding.QuoteIdentifier(c.Table.Name)
 }
 
 // copyDefaults refuses what rows on several shards would take differently.

@@ -212,4 +212,5 @@ var elsewhere = map[string]bool{
 	pgerr.IndeterminateKey.Code:   true, // at Bind: plan.TestBindErrors
 	pgerr.TooManyShardTables.Code: true, // TestTooManyTables
 	pgerr.ReplicaBlock.Code:       true, // in a block: TestReplicaBlocks
+	pgerr.UnknownType.Code:        true, // of a row: TestUnknownTypeInBinary
 }

@@ -24,7 +24,11 @@ func (p *planner) replicaLevel(n *pg.Node) plan.Replica {
 			return plan.ReplicaJoin
 		}
 		return plan.ReplicaNever
-	case *pg.Node_SelectStmt, *pg.Node_DeclareCursorStmt, *pg.Node_CopyStmt:
+	case *pg.Node_CopyStmt:
+		if p.p.Copy != nil && p.p.Copy.Options.Format == "binary" {
+			return plan.ReplicaNever // the server is asked before what the rows are
+		}
+	case *pg.Node_SelectStmt, *pg.Node_DeclareCursorStmt:
 	case *pg.Node_ExplainStmt:
 		return p.p.Replica // that of the statement within
 	default:

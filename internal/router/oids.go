@@ -63,14 +63,21 @@ func (r *Router) loadOIDs(t *loop.Task, place *exec.Place, shard int, fresh bool
 	return oids, nil
 }
 
-// An array's type is known by its element: its own name may have been taken.
+// An array's type is known by its element: its own name may have been taken. Behind
+// the number are the type's form in binary (exec.WireKind) and what it is of; before
+// PostgreSQL 14 there are no multiranges, and so no such column.
 const oidsQuery = `
-SELECT 't', n.nspname, coalesce(e.typname || '[]', t.typname), t.oid
+SELECT 't', n.nspname, coalesce(e.typname || '[]', t.typname), t.oid,
+       CASE WHEN e.oid IS NOT NULL THEN 1 ELSE CASE t.typtype WHEN 'c' THEN 2 WHEN 'd' THEN 3 WHEN 'r' THEN 4 WHEN 'm' THEN 5 ELSE 0 END END,
+       CASE t.typtype WHEN 'd' THEN t.typbasetype
+         WHEN 'r' THEN (SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid)
+         WHEN 'm' THEN (SELECT r.rngtypid FROM pg_catalog.pg_range r WHERE pg_catalog.to_jsonb(r)->>'rngmultitypid' = t.oid::text)
+         ELSE 0 END
 FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_type e ON e.typarray = t.oid
 JOIN pg_catalog.pg_namespace n ON n.oid = coalesce(e.typnamespace, t.typnamespace)
 WHERE t.oid >= 16384 AND n.nspname !~ '^pg_(toast|temp_)'
 UNION ALL
-SELECT 'c', n.nspname, c.relname, c.oid
+SELECT 'c', n.nspname, c.relname, c.oid, 0, 0
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_(toast|temp_)'`
 
@@ -78,15 +85,15 @@ WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspna
 func (k *keyspace) readOIDs(ctx context.Context, home, shard catalog.Shard) (*exec.OIDs, error) {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
-	at, err := k.numbered(ctx, home)
+	at, _, err := k.numbered(ctx, home)
 	if err != nil {
 		return nil, err
 	}
-	there, err := k.numbered(ctx, shard)
+	there, wire, err := k.numbered(ctx, shard)
 	if err != nil {
 		return nil, err
 	}
-	o := &exec.OIDs{HomeType: map[uint32]uint32{}, ShardType: map[uint32]uint32{}, HomeTable: map[uint32]uint32{}}
+	o := &exec.OIDs{HomeType: map[uint32]uint32{}, ShardType: map[uint32]uint32{}, HomeTable: map[uint32]uint32{}, Wire: wire}
 	for name, oid := range there {
 		h, ok := at[name]
 		switch {
@@ -102,28 +109,37 @@ func (k *keyspace) readOIDs(ctx context.Context, home, shard catalog.Shard) (*ex
 
 type numberedName struct{ kind, schema, name string }
 
-func (k *keyspace) numbered(ctx context.Context, sh catalog.Shard) (map[numberedName]uint32, error) {
+// numbered reads what a shard has numbered, and the forms of its types.
+func (k *keyspace) numbered(ctx context.Context, sh catalog.Shard) (map[numberedName]uint32, map[uint32]exec.WireType, error) {
 	conn, err := k.r.serviceConn(ctx, sh)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	rows, err := conn.Query(ctx, oidsQuery, pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
-		return nil, fmt.Errorf("shard %s: %w", sh.ID, err)
+		return nil, nil, fmt.Errorf("shard %s: %w", sh.ID, err)
 	}
 	defer rows.Close()
-	out := map[numberedName]uint32{}
+	out, wire := map[numberedName]uint32{}, map[uint32]exec.WireType{}
 	for rows.Next() {
 		v := rows.RawValues()
-		oid, err := strconv.ParseUint(string(v[3]), 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("shard %s: %w", sh.ID, err)
+		var n [3]uint32
+		for i := range n {
+			u, err := strconv.ParseUint(string(v[3+i]), 10, 32)
+			if err != nil {
+				return nil, nil, fmt.Errorf("shard %s: %w", sh.ID, err)
+			}
+			n[i] = uint32(u)
 		}
-		out[numberedName{string(v[0]), string(v[1]), string(v[2])}] = uint32(oid)
+		name := numberedName{string(v[0]), string(v[1]), string(v[2])}
+		out[name] = n[0]
+		if name.kind == "t" {
+			wire[n[0]] = exec.WireType{Kind: exec.WireKind(n[1]), Of: n[2]}
+		}
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("shard %s: %w", sh.ID, err)
+		return nil, nil, fmt.Errorf("shard %s: %w", sh.ID, err)
 	}
-	return out, nil
+	return out, wire, nil
 }
