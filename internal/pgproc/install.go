@@ -31,6 +31,12 @@ type Install struct {
 // Path is the path of one of the installation's programs.
 func (in Install) Path(program string) string { return filepath.Join(in.BinDir, program) }
 
+// Has says whether the installation has a program: some have the server's own only.
+func (in Install) Has(program string) bool {
+	info, err := os.Stat(in.Path(program))
+	return err == nil && !info.IsDir()
+}
+
 // Find is the installation in binDir. If binDir is empty it is the one that the
 // environment variable PG_BIN names, else the newest of those that PATH, pg_config
 // and the usual places of the operating systems hold. Versions before MinVersion

@@ -27,6 +27,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/sharding-system/sharding/internal/pgproc"
 )
 
@@ -151,21 +153,44 @@ func (s *Server) create(account pgproc.Account, o options) error {
 		return fmt.Errorf("opening the server's directory: %w", err)
 	}
 	data := filepath.Join(s.dir, "data")
-	err := s.Install.InitDB(ctx, data, pgproc.InitOptions{
-		Account: account, User: s.User, Password: s.Password, Auth: o.auth, NextOID: o.nextOID,
-	})
-	if err != nil {
+	reset := s.Install.Has("pg_resetwal")
+	init := pgproc.InitOptions{Account: account, User: s.User, Password: s.Password, Auth: o.auth}
+	if reset {
+		init.NextOID = o.nextOID
+	}
+	if err := s.Install.InitDB(ctx, data, init); err != nil {
 		return err
 	}
 	s.config = pgproc.Config{
 		Install: s.Install, DataDir: data, Account: account, Host: s.Host,
 		Settings: o.settings, LogFile: filepath.Join(s.dir, "log"), DieWithParent: true,
 	}
+	var err error
 	if s.process, err = pgproc.Start(ctx, s.config); err != nil {
 		return err
 	}
 	s.Port = s.process.Port()
 	s.config.Port = s.Port // for Restart
+	if o.nextOID != 0 && !reset {
+		if err := s.useOIDs(ctx, 1000+o.nextOID%10_000); err != nil {
+			return errors.Join(err, s.process.Kill())
+		}
+	}
+	return nil
+}
+
+// useOIDs has the server give out n object ids, to large objects that are gone at
+// once: for a server without its pg_resetwal.
+func (s *Server) useOIDs(ctx context.Context, n uint32) error {
+	conn, err := pgconn.Connect(ctx, s.DSN("postgres"))
+	if err != nil {
+		return fmt.Errorf("using up object ids: %w", err)
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, fmt.Sprintf("SELECT count(lo_unlink(lo_create(0))) FROM generate_series(1, %d)", n)).ReadAll()
+	if err != nil {
+		return fmt.Errorf("using up object ids: %w", err)
+	}
 	return nil
 }
 
