@@ -43,6 +43,9 @@ type Direct struct {
 	parsed []string
 	// Prepared are the client's statements that exist on the server, by name.
 	Prepared map[string]struct{}
+	// shared: the server had prepared statements of the router's when the session
+	// became direct.
+	shared bool
 	// Refuted is called for a statement that the server did not prepare.
 	Refuted func(name string)
 }
@@ -97,7 +100,7 @@ func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
 		}
 	}
 	d.open = p.unit.open
-	d.p = p
+	d.p, d.shared = p, len(p.conn.Prepared) > 0
 	p.wrote = true // or may: what reads from replicas afterwards sees it
 	p.conn.ForgetAll()
 	x.txn = txn{parts: x.txn.parts, saves: x.txn.saves[:0]}
@@ -209,17 +212,15 @@ const hiddenParse = "\x00"
 // endOfUnit stands between what comes before a ReadyForQuery and what comes after.
 const endOfUnit = "\x01"
 
-// unprepare has the server close the client's statements, before the session is
-// direct no more.
+// unprepare has the server drop its prepared statements before the session is
+// direct no more: the client's, and the router's own, of which nobody knows whether
+// the client's SQL has left them there.
 func (d *Direct) unprepare() error {
-	if len(d.Prepared) == 0 {
+	if len(d.Prepared) == 0 && !d.shared {
 		return nil
 	}
 	c := d.p.conn
-	for name := range d.Prepared {
-		c.SetOut(pgwire.AppendClose(c.OutBuf(), pgwire.KindStatement, name))
-	}
-	c.SetOut(pgwire.AppendSync(c.OutBuf()))
+	c.SetOut(pgwire.AppendQuery(c.OutBuf(), "DEALLOCATE ALL"))
 	d.p.skipZ++
 	if err := d.x.flush(d.p); err != nil {
 		return err
