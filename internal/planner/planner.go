@@ -128,7 +128,7 @@ func Plan(in Input) ([]Statement, error) {
 		if in.Keyspace.HomeOnly {
 			return notUnderstood(&in), nil
 		}
-		return nil, err
+		return nil, newerGrammar(err, in.Schema.ServerVersion)
 	}
 	if err := divergent(&in); err != nil {
 		return nil, err
@@ -179,12 +179,21 @@ func parseError(sql string, err error) error {
 	if !errors.As(err, &pe) {
 		return pgerr.New(pgerr.SyntaxError, "the statement cannot be parsed: %s", err)
 	}
-	e := pgerr.New(pgerr.SyntaxError, "%s", pe.Message).
-		WithHint("The router parses with the grammar of PostgreSQL 17; a statement that only another version knows must be run on a shard directly.")
+	e := pgerr.New(pgerr.SyntaxError, "%s", pe.Message)
 	if pe.Cursorpos > 0 {
 		e = e.WithPosition(pe.Cursorpos)
 	}
 	return e
+}
+
+// newerGrammar adds to a syntax error what may be the cause where the shards' servers
+// are newer than libpg_query's grammar.
+func newerGrammar(err error, server int) error {
+	var e *pgerr.Error
+	if server < 180000 || !errors.As(err, &e) || e.Code != pgerr.SyntaxError {
+		return err
+	}
+	return e.WithHint("The router parses with the grammar of PostgreSQL 17; a statement that only a later version knows must be run on a shard directly.")
 }
 
 // planOne plans one statement.
@@ -211,6 +220,7 @@ func planOne(in *Input, raw *pg.RawStmt, several bool) (Statement, error) {
 		return Statement{}, err
 	}
 	p.finish()
+	p.hideFromDump(raw.GetStmt())
 	if p.p.Replica = p.replicaLevel(raw.GetStmt()); in.Keyspace.HomeOnly {
 		p.p.Replica = p.oneShardReplica(raw.GetStmt())
 	}
