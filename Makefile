@@ -18,7 +18,7 @@ PKG      ?= ./...
 TEST_P   ?= 2
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-short test-regress test-drivers deps lint fmt fuzz bench bench-go bench-relay soak chaos clean help
+.PHONY: build demo test test-short test-regress test-drivers test-suites deps lint fmt fuzz bench bench-go bench-relay soak chaos clean help
 
 build: deps ## the binaries, into bin/
 	@mkdir -p $(BIN)
@@ -73,6 +73,10 @@ chaos: deps ## every step of two-phase commit with every kind of kill, then 10 m
 test-regress: deps ## PostgreSQL's own regression suite through the router, on a keyspace of one shard
 	@./test/regress/fetch.sh $(or $(REGRESS_DIR),/var/tmp/sharding-regress)
 	SHARDING_REGRESS=$(or $(REGRESS_DIR),/var/tmp/sharding-regress) $(GO) test -v -count=1 -timeout 60m -run TestRegress ./test/regress
+
+test-suites: deps ## the test suites of pgx, lib/pq, go-pg and SQLAlchemy through the router; SUITES=pgx, TARGETS=one
+	SHARDING_TEST_STRICT=1 SHARDING_SUITES='$(or $(SUITES),all)' SHARDING_SUITES_TARGETS='$(TARGETS)' \
+	  $(GO) test -v -count=1 -timeout 0 -run TestSuites ./test/suites
 
 clean: ## remove the binaries
 	rm -rf $(BIN)
