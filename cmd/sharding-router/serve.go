@@ -134,7 +134,8 @@ func (s *server) options(cat *catalog.Catalog, metrics *telemetry.RouterMetrics)
 		JWTSecret:    c.Security.JWTSecret.Reveal(),
 		ServiceUser:  c.Credentials.Username, ServicePassword: c.Credentials.Password.Reveal(),
 		MaxClients: c.Postgres.MaxClients, IdleClientTimeout: c.Postgres.IdleClientTimeout.D(), QueryTimeout: c.Postgres.QueryTimeout.D(), SessionPool: c.Sharding.PoolMode == config.PoolSession,
-		MaxConnections: c.Sharding.MaxConnections, ConnectionTTL: c.Sharding.ConnectionTTL.D(), AcquireTimeout: c.Sharding.AcquireTimeout.D(),
+		IdleTransactionTimeout: c.Postgres.IdleTransactionTimeout.D(),
+		MaxConnections:         c.Sharding.MaxConnections, MinConnections: c.Sharding.MinConnections, ConnectionTTL: c.Sharding.ConnectionTTL.D(), AcquireTimeout: c.Sharding.AcquireTimeout.D(),
 		ReplicaPolicy: c.Sharding.ReplicaPolicy, MaxReplicaLag: c.Sharding.MaxReplicaLag.D(),
 		ReadTimeout: c.Server.ReadTimeout.D(), WriteTimeout: c.Server.WriteTimeout.D(), IdleTimeout: c.Server.IdleTimeout.D(),
 	}
@@ -170,7 +171,7 @@ func (s *server) apply() {
 	if err := s.log.SetLevel(r.LogLevel); err != nil {
 		s.log.Error("the log level stays", "error", err)
 	}
-	s.r.SetPools(r.MaxConnections, r.ConnectionTTL.D(), r.AcquireTimeout.D())
+	s.r.SetPools(r.MaxConnections, r.MinConnections, r.ConnectionTTL.D(), r.AcquireTimeout.D())
 	if s.tls != nil {
 		if err := s.tls.Reload(); err != nil {
 			s.log.Error("the TLS files stay as they were", "error", err)

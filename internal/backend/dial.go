@@ -71,7 +71,7 @@ func refusesOption(err error) bool {
 // server agree to it; the handshake is still to be made. It blocks: it runs in
 // an ordinary goroutine.
 func connect(ctx context.Context, tgt Target) (net.Conn, error) {
-	d := net.Dialer{KeepAliveConfig: keepAlive, Control: watchSocket}
+	d := net.Dialer{KeepAliveConfig: keepAlive}
 	nc, err := d.DialContext(ctx, "tcp", tgt.Addr)
 	if err != nil {
 		return nil, pgerr.New(pgerr.ConnectionFailure, "cannot reach the shard's server at %s", tgt.Addr).WithCause(err)

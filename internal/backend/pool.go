@@ -17,6 +17,7 @@ import (
 // Options of Pools. They may be changed while running with SetOptions.
 type Options struct {
 	MaxConnections int           // per server address
+	MinConnections int           // per server address: see KeepReady; 0 none
 	ConnectionTTL  time.Duration // a connection older than this is replaced when next idle; 0 never
 	AcquireTimeout time.Duration // how long Acquire waits at the bound
 	DialTimeout    time.Duration
@@ -48,6 +49,8 @@ type endpoint struct {
 	idle    atomic.Int32 // of these, idle in some loop's pool
 	nwait   atomic.Int32 // len(waiters), read without the lock
 	plain   atomic.Bool  // the server does not know watchfulOptions
+	ready   atomic.Pointer[readyFor]
+	filling atomic.Bool // somebody makes connections for ready
 
 	mu       sync.Mutex
 	waiters  []*waiter // first come, first served
@@ -62,6 +65,7 @@ type Pool struct {
 	loop *loop.Loop
 	ep   *endpoint
 	idle []*Conn // the most recently used last
+	made []*Conn // all that live on the loop, closed ones until Trim
 	// spare are waiters that nobody knows any more, for reuse.
 	spare []*waiter
 }
@@ -163,12 +167,14 @@ func (p *Pool) connection(t *loop.Task, cred *Credentials, now time.Time, params
 	if err != nil {
 		return nil, pgerr.From(err)
 	}
-	return &Conn{
+	conn := &Conn{
 		Conn: c, Key: p.Key, PID: h.pid, Secret: h.secret, TxStatus: 'I', Params: h.params,
 		Settings: map[string]string{}, Prepared: map[string]struct{}{},
 		Start: maps.Clone(h.params), Generation: generation,
 		pool: p, born: now, taken: true,
-	}, nil
+	}
+	p.made = append(p.made, conn)
+	return conn, nil
 }
 
 // open connects and logs in, with the options that the server knows.
@@ -297,6 +303,7 @@ func (p *Pool) hand(c *Conn, w *waiter) {
 		w.conn = c
 		ep.finishHere(w)
 	case w.pool.Key == p.Key:
+		p.made = slices.DeleteFunc(p.made, func(m *Conn) bool { return m == c })
 		d, err := c.Conn.Detach()
 		if err != nil {
 			c.Conn.Close()
@@ -310,6 +317,7 @@ func (p *Pool) hand(c *Conn, w *waiter) {
 				w.pass = true
 			} else {
 				c.Conn, c.pool, w.conn = lc, w.pool, c
+				w.pool.made = append(w.pool.made, c)
 			}
 			ep.finishHere(w)
 		})
@@ -381,7 +389,8 @@ func (p *Pools) Stats() (out []Stats) {
 }
 
 // Trim runs on l: it closes idle connections that are dead or have outlived
-// ConnectionTTL. The router calls it every few seconds on each loop.
+// ConnectionTTL, and ends those, also in use, whose machine has vanished. The router
+// calls it every few seconds on each loop.
 func (p *Pools) Trim(l *loop.Loop) {
 	ttl := p.opts.Load().ConnectionTTL
 	p.mu.Lock()
@@ -393,6 +402,12 @@ func (p *Pools) Trim(l *loop.Loop) {
 	}
 	p.mu.Unlock()
 	for _, pool := range mine {
+		pool.made = slices.DeleteFunc(pool.made, func(c *Conn) bool {
+			if !c.Conn.Closed() && silent(c.FD(), vanished) {
+				c.Conn.Hangup()
+			}
+			return c.Conn.Closed()
+		})
 		keep := pool.idle[:0]
 		for _, c := range pool.idle {
 			if c.Readable() || ttl > 0 && time.Since(c.born) > ttl {

@@ -8,8 +8,8 @@ import (
 )
 
 // A server's machine that vanished without a word is noticed within vanished: by
-// keep-alive probes while a connection is quiet, by TCP_USER_TIMEOUT where what was
-// sent is not acknowledged.
+// keep-alive probes while a connection is quiet, by Trim, which asks the system (see
+// silent), where what was sent is not acknowledged.
 const vanished = 30 * time.Second
 
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: vanished / 2, Interval: vanished / 6, Count: 3}

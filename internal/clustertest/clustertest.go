@@ -36,6 +36,7 @@ type Cluster struct {
 	Router   *router.Router
 	Log      *Log
 	options  router.Options
+	endpoint func(i int, addr string) string
 }
 
 // Options of a cluster.
@@ -46,6 +47,9 @@ type Options struct {
 	// NoTrust: the servers ask for passwords (SCRAM); the router logs itself in
 	// as each one's superuser.
 	NoTrust bool
+	// Endpoint gives the address by which the keyspace's shards reach server i, a proxy's
+	// for example; may be nil.
+	Endpoint func(i int, addr string) string
 	// Router changes the router's options before it starts; may be nil.
 	Router func(*router.Options)
 }
@@ -57,7 +61,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	if o.Servers == 0 {
 		o.Servers = 4
 	}
-	c := &Cluster{Log: &Log{}, Servers: make([]*pgtest.Server, o.Servers)}
+	c := &Cluster{Log: &Log{}, Servers: make([]*pgtest.Server, o.Servers), endpoint: o.Endpoint}
 	c.Etcd = etcdtest.Start(t)
 	for i := range c.Servers {
 		opts := []pgtest.Option{pgtest.WithConfig("max_connections", "200")}
@@ -139,10 +143,14 @@ func (c *Cluster) Keyspace(t testing.TB, name string, tables ...sharding.Table) 
 				replicas = append(replicas, r.Addr())
 			}
 		}
+		addr := s.Addr()
+		if c.endpoint != nil {
+			addr = c.endpoint(i, addr)
+		}
 		shards = append(shards, catalog.Shard{
 			Replicas:     replicas,
 			PasswordFile: password,
-			ID:           id, Name: string(id), Keyspace: name, Database: name, PrimaryEndpoint: s.Addr(), Status: catalog.ShardActive, Username: s.User,
+			ID:           id, Name: string(id), Keyspace: name, Database: name, PrimaryEndpoint: addr, Status: catalog.ShardActive, Username: s.User,
 		})
 	}
 	m, err := sharding.NewMap(1, sharding.HashPostgres, 256, ids)

@@ -12,7 +12,6 @@ var notYet = []struct {
 	path, instead string
 	routerOnly    bool
 }{
-	{"sharding.min_connections", "connections are opened when they are needed", false},
 	{"sharding.max_gather_bytes", "rows are not gathered yet", false},
 	{"security.jwks_path", "tokens are signed with security.jwt_secret", false},
 	{"security.rate_limit.requests_per_second", "limit requests in front of the API", true},

@@ -68,6 +68,8 @@ type Postgres struct {
 	MaxClients        int      `json:"max_clients"`
 	IdleClientTimeout Duration `json:"idle_client_timeout"` // 0: none
 	QueryTimeout      Duration `json:"query_timeout"`       // 0: none
+	// IdleTransactionTimeout is how long a client may leave a transaction idle; 0: for ever.
+	IdleTransactionTimeout Duration `json:"idle_transaction_timeout"`
 }
 
 // Kinds of metadata store.

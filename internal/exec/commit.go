@@ -20,6 +20,8 @@ type Service interface {
 	Verdict(ctx context.Context, decision sharding.ShardID, gid twophase.GID) (twophase.Verdict, error)
 	// Finish carries a verdict out on one shard's branch.
 	Finish(ctx context.Context, shard sharding.ShardID, branch string, v twophase.Verdict) error
+	// Alive asks a shard's server something that it answers at once if it can.
+	Alive(ctx context.Context, shard sharding.ShardID) error
 }
 
 // serviceTimeout bounds one question to a shard while a client waits for its
@@ -58,7 +60,11 @@ func (x *Exec) commit() (string, error) {
 		gid = x.Opts.GID()
 	}
 	d.c = twophase.NewCoordinator(gid, participants)
+	if multi {
+		x.watchCommit(true)
+	}
 	out := d.drive()
+	x.watchCommit(false)
 	for _, w := range out.Warnings {
 		w.Severity = "WARNING"
 		x.Client.SetOut(pgwire.AppendNotice(x.Client.OutBuf(), w))

@@ -138,6 +138,9 @@ func (d *Direct) Status() byte { return d.p.conn.TxStatus }
 // Quiet says whether every answer has come.
 func (d *Direct) Quiet() bool { return len(d.due) == 0 && !d.open && d.p.big == 0 }
 
+// Idle says whether the server owes nothing: what it waits for is the client's to send.
+func (d *Direct) Idle() bool { return len(d.due) == 0 && d.p.big == 0 }
+
 // Open says whether a series of extended-protocol messages has no Sync yet.
 func (d *Direct) Open() bool { return d.open }
 

@@ -163,6 +163,7 @@ type Exec struct {
 	limit    time.Time
 	allowed  time.Duration
 	overran  bool
+	asks     bool // what is overdue is asked about, not cancelled: see watchCommit
 	inSeries bool // several statements of one Query share the implicit block
 	scratch  []byte
 }

@@ -20,6 +20,9 @@ func (x *Exec) Within(d time.Duration) {
 
 // overdue is called when the limit has passed while p is waited for.
 func (x *Exec) overdue(p *part) error {
+	if x.asks {
+		return x.askAfter(p)
+	}
 	again := x.overran
 	x.overran, x.limit = true, time.Now().Add(cancelGrace)
 	if !again {

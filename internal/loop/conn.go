@@ -163,6 +163,19 @@ func (c *Conn) Readable() bool {
 // reading. Unread input may still be there.
 func (c *Conn) HupSeen() bool { return c.ready&Hangup != 0 || c.broken != nil || c.closed }
 
+// Closed reports whether Close has been called, by the owner's end too.
+func (c *Conn) Closed() bool { return c.closed }
+
+// Hangup has whoever waits for the conn find it ended: both directions are shut down, and what has not been sent is given
+// up. It is still to be closed.
+func (c *Conn) Hangup() {
+	if c.closed {
+		return
+	}
+	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
+}
+
 // Owner is the task that the conn belongs to, nil if none.
 func (c *Conn) Owner() *Task { return c.owner }
 

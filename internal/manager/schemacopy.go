@@ -20,12 +20,11 @@ const maxDump = 256 << 20
 
 // copySchema brings the home shard's schema to an empty database: all of it,
 // or, as it runs as one implicit transaction, nothing.
-func (s *Server) copySchema(ctx context.Context, home, target catalog.Shard) error {
-	text, err := s.dumpSchema(ctx, home)
-	if err != nil {
-		return err
+func (s *Server) copySchema(ctx context.Context, home, target catalog.Shard) (text string, err error) {
+	if text, err = s.dumpSchema(ctx, home); err != nil {
+		return "", err
 	}
-	return s.with(ctx, target, target.Database, func(conn *pgx.Conn) error {
+	return text, s.with(ctx, target, target.Database, func(conn *pgx.Conn) error {
 		// pg_dump's text sets the search path itself, and it needs no time limit.
 		if _, err := conn.PgConn().Exec(ctx, text).ReadAll(); err != nil {
 			return fmt.Errorf("bringing the schema to shard %s: %w", target.ID, err)

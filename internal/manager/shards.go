@@ -75,7 +75,7 @@ func showShard(snap *catalog.Snapshot, sh catalog.Shard) client.Shard {
 
 // addShard brings the home shard's schema to an empty server and registers it
 // without vnodes. It holds the keyspace's lock, so that no DDL falls between
-// the copy and the registration.
+// the copy and the registration; see addition for keyspaces of one shard.
 func (s *Server) addShard(ctx context.Context, c *call) (answer, error) {
 	var n client.NewShard
 	if err := c.decode(&n); err != nil {
@@ -111,13 +111,8 @@ func (s *Server) addShard(ctx context.Context, c *call) (answer, error) {
 		return answer{}, err
 	}
 	defer s.unlock(ctx, lock)
-	if err := s.prepareShard(ctx, k.Keyspace, sh, loc); err != nil {
-		return answer{}, err
-	}
-	if err := s.copySchema(ctx, home, sh); err != nil {
-		return answer{}, err
-	}
-	revision, err := s.catalog.AddShard(ctx, sh, lock)
+	a := addition{s: s, lock: lock, k: k.Keyspace, home: home, shard: sh, locale: loc, second: len(k.Shards) == 1}
+	revision, err := a.run(ctx)
 	if err != nil {
 		return answer{}, err
 	}

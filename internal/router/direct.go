@@ -296,6 +296,11 @@ func (s *session) takeDirect() (took, over bool, err error) {
 		return false, false, exec.ErrClientGone
 	}
 	msg := buf[:n]
+	if s.direct.Status() == 'I' && s.direct.Quiet() && typ != pgwire.TypeTerminate {
+		if err := s.outgrown(); err != nil {
+			return false, false, err
+		}
+	}
 	switch typ {
 	case pgwire.TypeTerminate:
 		return false, true, nil
@@ -329,12 +334,13 @@ func (s *session) waitDirect() error {
 	if s.r.draining.Load() && idle && !s.quiet {
 		return pgerr.Fatal(pgerr.AdminShutdown, "terminating connection: the router is shutting down")
 	}
-	if len(s.ks.state.Load().place.Shards) != 1 && idle {
-		return pgerr.Fatal(pgerr.AdminShutdown, "terminating connection: keyspace %q has more than one shard now", s.database).
-			WithDetail("The session was bound to its only shard: %s.", d.Kept).WithHint("Connect again.")
+	if idle {
+		if err := s.outgrown(); err != nil {
+			return err
+		}
 	}
 	deadline := time.Time{}
-	if idle {
+	if d.Idle() {
 		deadline = s.idleDeadline()
 	}
 	cause, err := d.Wait(!d.Full(), deadline)
@@ -345,9 +351,19 @@ func (s *session) waitDirect() error {
 		return exec.ErrClientGone
 	}
 	if cause&loop.CauseDeadline != 0 && cause&loop.CauseReady == 0 && !deadline.IsZero() {
-		return pgerr.Fatal(pgerr.IdleSessionTimeout, "terminating connection due to idle-session timeout")
+		return s.idledOut()
 	}
 	return nil
+}
+
+// outgrown ends a direct session, outside a transaction, whose keyspace has more than one
+// shard now: what it did would go past the others.
+func (s *session) outgrown() error {
+	if len(s.ks.state.Load().place.Shards) == 1 {
+		return nil
+	}
+	return pgerr.Fatal(pgerr.AdminShutdown, "terminating connection: keyspace %q has more than one shard now", s.database).
+		WithDetail("The session was bound to its only shard: %s.", s.direct.Kept).WithHint("Connect again.")
 }
 
 // afterDirect looks whether something has ended with what the server said.

@@ -70,11 +70,13 @@ func (s *session) free() bool {
 }
 
 // SetPools changes the bounds of the pools of connections to shards: how many
-// per server, how old one may get (0: any age), and how long a session waits for
-// one. A lower maximum takes effect as connections end. Any goroutine may call it.
-func (r *Router) SetPools(maxConnections int, ttl, acquire time.Duration) {
+// per server at most and at least, how old one may get (0: any age), and how long a
+// session waits for one. A lower maximum takes effect as connections end. Any
+// goroutine may call it.
+func (r *Router) SetPools(maxConnections, minConnections int, ttl, acquire time.Duration) {
 	r.pools.SetOptions(backend.Options{
-		MaxConnections: maxConnections, ConnectionTTL: ttl, AcquireTimeout: acquire, DialTimeout: acquire,
+		MaxConnections: maxConnections, MinConnections: minConnections,
+		ConnectionTTL: ttl, AcquireTimeout: acquire, DialTimeout: acquire,
 	})
 }
 

@@ -35,7 +35,7 @@ func (s *session) listenIdle() error {
 		return err
 	}
 	if cause&loop.CauseDeadline != 0 && cause&loop.CauseReady == 0 {
-		return pgerr.Fatal(pgerr.IdleSessionTimeout, "terminating connection due to idle-session timeout")
+		return s.idledOut()
 	}
 	return nil
 }

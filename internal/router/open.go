@@ -26,6 +26,9 @@ func (s *session) init(cred *backend.Credentials, startup map[string]string) {
 	s.settle()
 	s.x.Settings = s.x.Commons.Settings(startup)
 	s.stmts, s.portals = map[string]*exec.Stmt{}, map[string]*exec.Portal{}
+	for _, tgt := range s.x.Place.Targets[:s.x.Place.Members] {
+		s.r.pools.KeepReady(s.t.Loop(), tgt, backend.Key{Addr: tgt.Addr, Database: s.x.Place.Database, Role: cred.User}, cred)
+	}
 }
 
 // settle makes the session at home on the loop that it lives on.

@@ -59,9 +59,13 @@ type Options struct {
 	MaxMessage        int
 	IdleClientTimeout time.Duration
 	QueryTimeout      time.Duration // of one message of a client; 0: none
+	// IdleTransactionTimeout ends a client that leaves a transaction idle for longer; 0: none.
+	IdleTransactionTimeout time.Duration
 	// SessionPool is sharding.pool_mode: session, unless a session says otherwise.
 	SessionPool    bool
 	MaxConnections int
+	// MinConnections are kept open to each server once somebody has logged in.
+	MinConnections int
 	ConnectionTTL  time.Duration
 	AcquireTimeout time.Duration
 	// ReplicaPolicy is where sessions' reads run unless they say otherwise: primary,
@@ -164,7 +168,8 @@ func New(o Options) (*Router, error) {
 		return nil, fmt.Errorf("start router: %w", err)
 	}
 	r.pools = backend.New(backend.Options{
-		MaxConnections: o.MaxConnections, ConnectionTTL: o.ConnectionTTL, AcquireTimeout: o.AcquireTimeout, DialTimeout: o.AcquireTimeout,
+		MaxConnections: o.MaxConnections, MinConnections: o.MinConnections,
+		ConnectionTTL: o.ConnectionTTL, AcquireTimeout: o.AcquireTimeout, DialTimeout: o.AcquireTimeout,
 	})
 	if o.Metrics != nil {
 		o.Metrics.ShardsAt = r.shardsAt
@@ -284,7 +289,7 @@ func (r *Router) trim() {
 			return
 		case <-tick.C:
 			for _, l := range r.group.Loops() {
-				l.Post(func() { r.pools.Trim(l) })
+				l.Post(func() { r.tend(l) })
 			}
 			if m := r.opts.Metrics; m != nil {
 				for _, s := range r.pools.Stats() {
@@ -294,6 +299,28 @@ func (r *Router) trim() {
 			}
 		}
 	}
+}
+
+// tend looks after the connections of one loop, on it.
+func (r *Router) tend(l *loop.Loop) {
+	r.pools.Trim(l)
+	r.pools.TopUp(l, r.serves)
+}
+
+// serves says whether a keyspace's rows are where key leads.
+func (r *Router) serves(key backend.Key) bool {
+	for _, ks := range r.known() {
+		st := ks.state.Load()
+		if st == nil || st.place.Database != key.Database {
+			continue
+		}
+		for _, tgt := range st.place.Targets[:st.place.Members] {
+			if tgt.Addr == key.Addr {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Close ends every session and returns when all that New started has ended.

@@ -80,6 +80,20 @@ func (s service) Verdict(ctx context.Context, decision sharding.ShardID, gid two
 	return twophase.AskVerdict(ctx, e, gid, 0)
 }
 
+// Alive says whether a shard's server takes a connection and answers a query.
+func (s service) Alive(ctx context.Context, shard sharding.ShardID) error {
+	sh := s.r.view.Snapshot().Shards[shard]
+	if sh == nil {
+		return fmt.Errorf("shard %s is not in the catalog", shard)
+	}
+	conn, err := s.r.serviceConn(ctx, *sh)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	return conn.Ping(ctx)
+}
+
 func (s service) Finish(ctx context.Context, shard sharding.ShardID, branch string, v twophase.Verdict) error {
 	e, err := s.endpoint(shard)
 	if err != nil {

@@ -213,16 +213,9 @@ func (s *session) idle() error {
 		}
 	}
 	if cause&loop.CauseDeadline != 0 && cause&loop.CauseReady == 0 {
-		return pgerr.Fatal(pgerr.IdleSessionTimeout, "terminating connection due to idle-session timeout")
+		return s.idledOut()
 	}
 	return nil
-}
-
-func (s *session) idleDeadline() time.Time {
-	if d := s.r.opts.IdleClientTimeout; d > 0 && !s.x.InBlock() {
-		return time.Now().Add(d)
-	}
-	return time.Time{}
 }
 
 // fail tells the client an error.
