@@ -92,6 +92,7 @@ var languages = []language{
 		drivers: []driver{
 			{name: "node-pg", args: []string{"pg.mjs"}, lacks: []string{"batch"}},
 			{name: "postgres.js", args: []string{"postgres.mjs"}},
+			{name: "sequelize", args: []string{"sequelize.mjs"}, lacks: []string{"prepared", "copy", "cursor", "cancel", "notify"}},
 		},
 	},
 	{
