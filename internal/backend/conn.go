@@ -94,6 +94,26 @@ func (c *Conn) Forget(name string) {
 	}
 }
 
+// Statements are the shared prepared statements of a connection, set aside.
+type Statements struct {
+	prepared map[string]struct{}
+	order    []string
+}
+
+// Len is how many they are.
+func (s *Statements) Len() int { return len(s.prepared) }
+
+// SetAside is for somebody who will use the connection without telling: the shared
+// statements are not looked for until Recall says that they are still there.
+func (c *Conn) SetAside() Statements {
+	s := Statements{c.Prepared, c.order}
+	c.Prepared, c.order, c.UnnamedOwner = map[string]struct{}{}, nil, 0
+	return s
+}
+
+// Recall takes up what SetAside gave.
+func (c *Conn) Recall(s Statements) { c.Prepared, c.order, c.UnnamedOwner = s.prepared, s.order, 0 }
+
 // ForgetAll notes that the server dropped all its prepared statements.
 func (c *Conn) ForgetAll() {
 	clear(c.Prepared)

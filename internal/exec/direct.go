@@ -43,9 +43,10 @@ type Direct struct {
 	parsed []string
 	// Prepared are the client's statements that exist on the server, by name.
 	Prepared map[string]struct{}
-	// shared: the server had prepared statements of the router's when the session
-	// became direct.
-	shared bool
+	// shared are the router's prepared statements that the server had when the session
+	// became direct; Unsure says that the client's SQL may have dropped them.
+	shared backend.Statements
+	Unsure bool
 	// Refuted is called for a statement that the server did not prepare.
 	Refuted func(name string)
 }
@@ -100,9 +101,8 @@ func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
 		}
 	}
 	d.open = p.unit.open
-	d.p, d.shared = p, len(p.conn.Prepared) > 0
+	d.p, d.shared = p, p.conn.SetAside()
 	p.wrote = true // or may: what reads from replicas afterwards sees it
-	p.conn.ForgetAll()
 	x.txn = txn{parts: x.txn.parts, saves: x.txn.saves[:0]}
 	x.Settings.journal = x.Settings.journal[:0]
 	x.Settings.endLocal()
@@ -215,20 +215,33 @@ const hiddenParse = "\x00"
 // endOfUnit stands between what comes before a ReadyForQuery and what comes after.
 const endOfUnit = "\x01"
 
-// unprepare has the server drop its prepared statements before the session is
-// direct no more: the client's, and the router's own, of which nobody knows whether
-// the client's SQL has left them there.
+// unprepare has the server drop the client's prepared statements before the session is
+// direct no more, and the router's own where nobody knows which of them the client's
+// SQL has left there. Otherwise those stay: what other clients have prepared is then
+// refused after a change of its result, as PostgreSQL does.
 func (d *Direct) unprepare() error {
-	if len(d.Prepared) == 0 && !d.shared {
+	c := d.p.conn
+	switch {
+	case d.Unsure && d.shared.Len()+len(d.Prepared) > 0:
+		c.SetOut(pgwire.AppendQuery(c.OutBuf(), "DEALLOCATE ALL"))
+	case len(d.Prepared) > 0:
+		for name := range d.Prepared {
+			c.SetOut(pgwire.AppendClose(c.OutBuf(), pgwire.KindStatement, name))
+		}
+		c.SetOut(pgwire.AppendSync(c.OutBuf()))
+	default:
+		c.Recall(d.shared)
 		return nil
 	}
-	c := d.p.conn
-	c.SetOut(pgwire.AppendQuery(c.OutBuf(), "DEALLOCATE ALL"))
 	d.p.skipZ++
 	if err := d.x.flush(d.p); err != nil {
 		return err
 	}
-	return d.x.settle(d.p)
+	err := d.x.settle(d.p)
+	if err == nil && !d.Unsure {
+		c.Recall(d.shared)
+	}
+	return err
 }
 
 // Leave ends the direct state at a moment when nothing is open and nothing keeps it.

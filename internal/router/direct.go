@@ -70,6 +70,7 @@ func (s *session) goDirect(p *plan.Plan) error {
 func (s *session) note(p *plan.Plan) {
 	d := s.direct
 	d.Begin(p.Operation)
+	d.Unsure = d.Unsure || mayDeallocate(p)
 	switch p.Direct {
 	case plan.Keep:
 		d.Keep(p.Pins, "")
@@ -91,6 +92,18 @@ func (s *session) note(p *plan.Plan) {
 		}
 	}
 	d.ddl = d.ddl || p.DDL != nil
+}
+
+// mayDeallocate says whether SQL may drop prepared statements that are not its own:
+// everything but single statements that are understood.
+func mayDeallocate(p *plan.Plan) bool {
+	switch {
+	case p == passed, p.Operation == "series", p.Operation == "unknown", p.Direct == plan.Try, p.Direct == plan.Keep, p.Taints:
+		return true
+	case p.Control != nil:
+		return p.Control.Kind == plan.Deallocate || p.Control.Kind == plan.Discard
+	}
+	return false
 }
 
 // queryDirect sends a Query's text to the backend as it is. Its answers, the

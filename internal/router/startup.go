@@ -372,14 +372,18 @@ func startupSettings(params map[string]string) (map[string]string, error) {
 	for name, v := range params {
 		switch {
 		case name == "user" || name == "database" || name == "options" || name == "replication" || strings.HasPrefix(name, "_pq_."):
-		case strings.EqualFold(name, "client_encoding"):
-			if enc := strings.ToUpper(strings.Trim(v, "'\" ")); enc != "UTF8" && enc != "UTF-8" && enc != "UNICODE" {
-				return nil, pgerr.Fatal(pgerr.FeatureNotSupported, "client_encoding %q is not supported by the router", v).
-					WithHint("Use UTF8.")
-			}
 		default:
 			out[strings.ToLower(name)] = v
 		}
+	}
+	// Every backend has it as the router needs it; what PGOPTIONS says of it counts
+	// only where the packet itself says nothing.
+	if v, ok := out["client_encoding"]; ok {
+		if enc := strings.ToUpper(strings.Trim(v, "'\" ")); enc != "UTF8" && enc != "UTF-8" && enc != "UNICODE" {
+			return nil, pgerr.Fatal(pgerr.FeatureNotSupported, "client_encoding %q is not supported by the router", v).
+				WithHint("Use UTF8.")
+		}
+		delete(out, "client_encoding")
 	}
 	return out, nil
 }

@@ -8,6 +8,7 @@
 //
 //	SHARDING_SUITES=pgx,pq              these suites; or "all"
 //	SHARDING_SUITES_TARGETS=one,four    these keyspaces; both where it is not set
+//	SHARDING_SUITES_RUN=TestConn        these tests of Go modules (go test -run)
 //	SHARDING_SUITES_DIR=/var/tmp/...    where sources and results are kept
 package suites
 
