@@ -72,6 +72,9 @@ func (x *Exec) rowsFor(po *Portal, shard int) []int {
 // transaction before anything is sent.
 func (x *Exec) bindMany(po *Portal) error {
 	pl := po.Stmt.Plan
+	if _, _, err := pl.Multi.RowLimit(&po.Args); err != nil {
+		return err
+	}
 	if pl.Access >= plan.Lock && !x.Place.TwoPhase {
 		return pgerr.New(pgerr.FeatureNotSupported, "keyspace %q forbids writes on several shards", x.Place.Keyspace).
 			WithHint("Its two_phase_commit is off: name one shard key, or set it to required.")
@@ -260,7 +263,7 @@ func (x *Exec) executeMany(po *Portal, maxRows int32) error {
 		return x.deal(po.many.held, maxRows)
 	case maxRows == 0:
 		return x.executeAll(po, nil)
-	case pl.Multi.Kind == plan.Concat && pl.Access < plan.Write:
+	case pl.Multi.Kind == plan.Concat && pl.Access < plan.Write && pl.Multi.Limit == nil:
 		return x.executeSome(po, maxRows)
 	}
 	h := &held{}
@@ -275,6 +278,7 @@ func (x *Exec) executeMany(po *Portal, maxRows int32) error {
 func (x *Exec) executeAll(po *Portal, h *held) error {
 	pl := po.Stmt.Plan
 	m := merger{x: x, plan: pl, formats: po.Results, hold: h}
+	m.limit, m.limited, _ = pl.Multi.RowLimit(&po.Args) // it was read before
 	for _, shard := range po.Shards[po.many.at:] {
 		p := x.find(shard)
 		m.parts = append(m.parts, p)

@@ -25,6 +25,10 @@ type merger struct {
 	// binary: result columns that the client asked for in binary (extended).
 	formats []int16
 
+	// limit is how many rows there may be, where limited: the rest is thrown away.
+	limit   int64
+	limited bool
+
 	// hold takes the rows instead of the client; nil for the client.
 	hold *held
 	// failed is an error from before: answers are read and thrown away.
@@ -198,6 +202,9 @@ func (m *merger) row(i int, msg []byte) error {
 
 // send passes a row on.
 func (m *merger) send(msg []byte) error {
+	if m.limited && int64(m.rows) >= m.limit {
+		return nil
+	}
 	m.rows++
 	if m.hold == nil {
 		m.x.Client.Write(msg)
@@ -223,7 +230,7 @@ func (m *merger) finish() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		return "SELECT 1", nil
+		return "SELECT " + strconv.Itoa(m.rows), nil
 	case m.held != nil:
 		if err := m.interleave(); err != nil {
 			return "", err
@@ -240,6 +247,9 @@ func (m *merger) finish() (string, error) {
 			}
 		}
 		return m.tags[0], nil
+	}
+	if m.limited {
+		return "SELECT " + strconv.Itoa(m.rows), nil
 	}
 	return addTags(m.tags), nil
 }

@@ -290,6 +290,10 @@ func (x *Exec) abandon() {
 // scatter sends each shard its part and merges the answers; rows go to the
 // client, the tag to the caller.
 func (x *Exec) scatter(p *plan.Plan, a *plan.Args, shards []int) (tag string, err error) {
+	limit, limited, err := p.Multi.RowLimit(a)
+	if err != nil {
+		return "", err
+	}
 	times, err := x.timesFor(p, len(shards) > 1)
 	if err != nil {
 		return "", err
@@ -316,7 +320,7 @@ func (x *Exec) scatter(p *plan.Plan, a *plan.Args, shards []int) (tag string, er
 			return "", err
 		}
 	}
-	m := merger{x: x, plan: p, parts: parts, frags: frags, simple: true}
+	m := merger{x: x, plan: p, parts: parts, frags: frags, simple: true, limit: limit, limited: limited}
 	m.again = func(i int, part *part) error {
 		part.owes = true
 		queueQuery(part.conn, x.text(p, a, frags[i].rows, times))

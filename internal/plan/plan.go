@@ -233,6 +233,7 @@ type Merge struct {
 	Kind    MergeKind
 	Reason  *pgerr.Error // for Refuse
 	Columns []AggColumn  // for Aggregate: one an output column
+	Limit   *Source      // for Concat and Aggregate: how many rows at most, in all; nil: any number
 }
 
 // AggFunc is how one aggregate's column merges.

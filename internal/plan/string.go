@@ -186,19 +186,26 @@ func (m Merge) String() string {
 		}
 		return "refused, " + m.Reason.ShardingCode + ": " + m.Reason.Message
 	case Concat:
-		return "rows one shard after the other"
+		return "rows one shard after the other" + m.atMost()
 	case Aggregate:
 		var out []string
 		for _, c := range m.Columns {
 			out = append(out, c.String())
 		}
-		return "one row of " + strings.Join(out, ", ")
+		return "one row of " + strings.Join(out, ", ") + m.atMost()
 	case Sum:
 		return "counts added up"
 	case InOrder:
 		return "rows in the order of VALUES"
 	}
 	return "each does the same"
+}
+
+func (m Merge) atMost() string {
+	if m.Limit == nil {
+		return ""
+	}
+	return ", at most " + m.Limit.String()
 }
 
 // String names the aggregate.

@@ -38,7 +38,7 @@ func (l *level) fromItem(n *pg.Node) (*node, error) {
 	case *pg.Node_JoinExpr:
 		return l.fromJoin(f.JoinExpr)
 	case *pg.Node_RangeTableSample:
-		l.limited = true // which rows come depends on the others
+		l.limited, l.sampled = true, true // which rows come depends on the others
 		if err := l.scanAll(f.RangeTableSample.GetArgs(), &l.subs); err != nil {
 			return nil, err
 		}

@@ -71,6 +71,7 @@ type level struct {
 	inFrom bool // a function of the FROM clause is being scanned
 	// What the level does to the rows that pass WHERE.
 	agg, window, grouped, distinct, limited bool
+	sampled                                 bool // TABLESAMPLE
 	groupKeys                               []colID
 	settled                                 bool // a data-modifying WITH query: solved on its own
 }

@@ -22,6 +22,9 @@ func (p *planner) selectStatement(s *pg.SelectStmt) error {
 	p.p.Operation, p.p.Command, p.p.Returns = "select", "SELECT", true
 	p.p.Access = p.readAccess()
 	merge, refusal := p.mergeOf(l)
+	if m, ok := p.limitOf(l); ok {
+		merge, refusal = m, nil
+	}
 	if r := p.notTogether(); r != nil {
 		refusal = preferred(refusal, r)
 	}

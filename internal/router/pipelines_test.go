@@ -37,11 +37,14 @@ func (w *rawClient) script(ms []pgproto3.FrontendMessage) string {
 	_ = w.c.SetDeadline(time.Now().Add(15 * time.Second))
 	ready := 0
 	for _, m := range ms {
-		w.f.Send(m)
 		switch m.(type) {
-		case *pgproto3.Sync, *pgproto3.Query:
+		case *pgproto3.Sync, *pgproto3.Query, *pgproto3.FunctionCall:
 			ready++
+		case skipped:
+			ready--
+			continue
 		}
+		w.f.Send(m)
 	}
 	if err := w.f.Flush(); err != nil {
 		w.t.Fatal(err)
@@ -75,6 +78,9 @@ func (w *rawClient) script(ms []pgproto3.FrontendMessage) string {
 	return strings.Join(out, "; ")
 }
 
+// skipped says of the message before it that no ReadyForQuery answers it.
+type skipped struct{ pgproto3.FrontendMessage }
+
 func ext(sql string, params ...string) (ms []pgproto3.FrontendMessage) {
 	var values [][]byte
 	for _, p := range params {
@@ -98,6 +104,8 @@ func TestRouterPipelines(t *testing.T) {
 	flush := []pgproto3.FrontendMessage{&pgproto3.Flush{}}
 	ins := func(id string) []pgproto3.FrontendMessage { return ext("INSERT INTO t VALUES ($1, 0)", id) }
 	count := q("SELECT count(*) FROM t")
+	skip := []pgproto3.FrontendMessage{skipped{}}
+	call := []pgproto3.FrontendMessage{&pgproto3.FunctionCall{Function: 4294967295}}
 	copyData := func(s string) pgproto3.FrontendMessage { return &pgproto3.CopyData{Data: []byte(s)} }
 	scripts := []script{
 		{"inserts on shards", join(ins("11"), ins("12"), ins("13"), ins("14"), sync, count)},
@@ -140,10 +148,21 @@ func TestRouterPipelines(t *testing.T) {
 		{"a cursor", join(q("BEGIN"), q("DECLARE c CURSOR FOR SELECT id FROM t WHERE id = 1"), q("FETCH ALL FROM c"), q("CLOSE c"), q("CLOSE c"), q("ROLLBACK"))},
 		{"updates over all", join(q("UPDATE t SET v = 7 WHERE id <= 8"), ext("UPDATE t SET v = v + 1 WHERE id <= 8"), sync, ext("SELECT sum(v) FROM t WHERE id <= 8"), sync, q("UPDATE t SET v = 0"))},
 		{"DISCARD ALL in a series", join(q("SELECT 1; DISCARD ALL"), q("BEGIN"), q("DISCARD ALL"), q("ROLLBACK"))},
+		{"a Query behind an error is skipped", join(ins("301"), ext("SELECT 1/0"), q("SELECT 2"), skip, ins("302"), q("SELECT 3"), skip, sync, count)},
+		{"a Query behind an error that was told", join(ins("311"), ext("SELECT 1/0"), flush, q("SELECT 2"), skip, sync, q("SELECT 3"), count)},
+		{"a Query behind an error at the shards", join(ins("321"), ins("1"), q("SELECT 2"), skip, sync, count)},
+		{"a Query behind an unknown statement", join([]pgproto3.FrontendMessage{&pgproto3.Bind{PreparedStatement: "nope"}}, q("SELECT 2"), skip, sync, count)},
+		{"a Query behind an error in a block", join(q("BEGIN"), ins("331"), ins("1"), q("ROLLBACK"), skip, sync, q("ROLLBACK"), count)},
+		{"a call behind an error is skipped", join(ext("SELECT 1/0"), call, skip, sync, count)},
 		{"malformed values", join(ext("SELECT v FROM t WHERE id = $1", "one"), sync, ins("99999999999"), sync, count)},
 	}
 	a, b := eightRows(t, c)
 	compare(t, a, b, scripts)
+	// A function call is refused, and fails the block as any error.
+	if got := b.script(join(q("BEGIN"), q("INSERT INTO t VALUES (901, 0)"), call, q("SELECT 1"), q("COMMIT"), ins("902"), call, q("SELECT count(*) FROM t WHERE id > 900"))); !strings.HasPrefix(got,
+		"BEGIN; T; INSERT 0 1; T; ERROR 0A000; E; ERROR 25P02; E; ROLLBACK; I; ParseComplete; BindComplete; NoData; INSERT 0 1; ERROR 0A000; I; ") || !strings.Contains(got, `["0"]`) {
+		t.Errorf("function calls: %s", got)
+	}
 	c.NothingPrepared(t)
 }
 

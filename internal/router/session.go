@@ -96,6 +96,10 @@ func (s *session) serve() error {
 		}
 		switch typ {
 		case pgwire.TypeQuery:
+			if s.broken {
+				s.c.Consume(len(msg)) // the pipeline failed: skipped to its Sync
+				break
+			}
 			err = s.query(msg)
 		case pgwire.TypeExecute:
 			// A COPY reads on from the client: nothing of this message may be left.
@@ -123,14 +127,16 @@ func (s *session) serve() error {
 			// What follows a COPY that failed: PostgreSQL ignores it too.
 			s.c.Consume(len(msg))
 		case pgwire.TypeFunctionCall:
+			if s.broken {
+				s.c.Consume(len(msg))
+				break
+			}
 			if len(s.ks.state.Load().place.Shards) == 1 {
 				err = s.functionCall(msg)
 				break
 			}
 			s.c.Consume(len(msg))
-			s.fail(pgerr.New(pgerr.FeatureNotSupported, "the function call protocol is not supported").
-				WithHint("Use SELECT function(...)."))
-			s.ready()
+			err = s.refuseCall()
 		default:
 			return pgerr.Fatal(pgerr.ProtocolViolation, "unexpected message type 0x%02X", typ)
 		}

@@ -17,7 +17,11 @@ func (s *session) query(msg []byte) error {
 	sql := s.text(body)
 	s.c.Consume(len(msg))
 	if s.x.OpenUnits() || len(s.owed) > 0 {
-		// A Query inside a pipeline ends it, as a Sync does.
+		// A Query inside a pipeline ends it, as a Sync does; one behind an error that
+		// has not been heard of yet is skipped with the rest of the pipeline.
+		if err := s.flushPipeline(); err != nil || s.broken {
+			return err
+		}
 		if err := s.endPipeline(); err != nil {
 			return err
 		}
@@ -56,6 +60,24 @@ func (s *session) query(msg []byte) error {
 	}
 	ready, err := s.statement(sql, true)
 	return s.finish(ready, err)
+}
+
+// refuseCall answers a FunctionCall over several shards: as any error it fails the
+// block, or what a pipeline has done so far.
+func (s *session) refuseCall() error {
+	if err := s.flushPipeline(); err != nil || s.broken {
+		return err
+	}
+	s.x.Fail()
+	s.broken = true
+	if err := s.endPipeline(); err != nil {
+		return err
+	}
+	s.broken = false
+	s.fail(pgerr.New(pgerr.FeatureNotSupported, "the function call protocol is not supported").
+		WithHint("Use SELECT function(...)."))
+	s.ready()
+	return nil
 }
 
 // finish ends a Query whose only statement has run.
