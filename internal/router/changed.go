@@ -20,6 +20,7 @@ const changedPause = time.Second
 // changed the schema. The catalog is brought in step a moment later, once for all
 // that happened meanwhile.
 func (k *keyspace) changed() {
+	k.ddls.Add(1)
 	if !k.stale.CompareAndSwap(false, true) {
 		return
 	}

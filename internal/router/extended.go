@@ -168,7 +168,7 @@ func (s *session) schemaKey(st *exec.Stmt) string {
 	if s.ddl.schema != nil {
 		return "\x00own" + strconv.FormatUint(st.ID, 10)
 	}
-	return "\x00" + strconv.FormatInt(s.ks.state.Load().schema.Version, 10)
+	return "\x00" + strconv.FormatInt(s.ks.state.Load().schema.Version, 10) + "." + strconv.FormatInt(s.ks.ddls.Load(), 10)
 }
 
 // sharedName names a statement on backends: equal texts, types and environments

@@ -39,6 +39,9 @@ type state struct {
 
 // keyspace is one keyspace as a router knows it.
 type keyspace struct {
+	// ddls counts the changes of the schema that this router has seen go by, before
+	// the schema is read again: what is prepared after one is another statement.
+	ddls  atomic.Int64
 	r     *Router
 	name  string
 	state atomic.Pointer[state]
