@@ -364,16 +364,17 @@ func TestRestartInTheMiddle(t *testing.T) {
 			"COPY in": func(conn *pgx.Conn, during func()) error {
 				r, w := io.Pipe()
 				done := make(chan error, 1)
-				go func() { _, err := conn.PgConn().CopyFrom(context.Background(), r, "COPY t FROM STDIN"); done <- err }()
+				go func() {
+					_, err := conn.PgConn().CopyFrom(context.Background(), r, "COPY t FROM STDIN")
+					_ = r.Close() // whoever writes is told
+					done <- err
+				}()
 				for i := range 1000 {
 					fmt.Fprintf(w, "%d\t%s\n", int64(i)+1<<33, strings.Repeat("x", 1000))
 				}
 				during()
-				for i := range 100000 { // until the error has come
+				for i := 0; ; i++ { // until the error has come
 					if _, err := fmt.Fprintf(w, "%d\t%s\n", int64(i)+1<<34, strings.Repeat("x", 1000)); err != nil {
-						break
-					}
-					if len(done) > 0 {
 						break
 					}
 				}
