@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -57,7 +58,11 @@ func (r *Router) loadOIDs(t *loop.Task, place *exec.Place, shard int, fresh bool
 	var err error
 	t.Do(func() { oids, err = ks.readOIDs(r.ctx, st.home, *sh) })
 	if err != nil {
-		return nil, pgerr.New(pgerr.ConnectionFailure, "the types of shard %s could not be read", key.shard).WithCause(err)
+		late := ""
+		if errors.Is(err, context.DeadlineExceeded) {
+			late = " in time"
+		}
+		return nil, pgerr.New(pgerr.ConnectionFailure, "the types of shard %s could not be read%s", key.shard, late).WithCause(err)
 	}
 	r.oids.entries.Store(key, &oidEntry{oids, st.schema.Version, time.Now()})
 	return oids, nil
@@ -111,7 +116,10 @@ type numberedName struct{ kind, schema, name string }
 
 // numbered reads what a shard has numbered, and the forms of its types.
 func (k *keyspace) numbered(ctx context.Context, sh catalog.Shard) (map[numberedName]uint32, map[uint32]exec.WireType, error) {
-	conn, err := k.r.serviceConn(ctx, sh)
+	// A client waits for this.
+	dialing, dialed := context.WithTimeout(ctx, k.r.opts.AcquireTimeout)
+	conn, err := k.r.serviceConn(dialing, sh)
+	dialed()
 	if err != nil {
 		return nil, nil, err
 	}
