@@ -142,6 +142,19 @@ func (m *Manager) ChangeShard(ctx context.Context, id string, change ShardChange
 	return s, err
 }
 
+// ChangeShardReplicas changes the replicas of a shard that is still as given; with
+// dryRun it only checks them.
+func (m *Manager) ChangeShardReplicas(ctx context.Context, s Shard, replicas []string, dryRun bool) (Shard, error) {
+	if replicas == nil {
+		replicas = []string{} // none; null would leave them
+	}
+	var changed Shard
+	err := m.c.do(ctx, request{
+		method: http.MethodPatch, path: managerPrefix + shardPath(s.ID), query: dry(dryRun), body: ShardChange{Replicas: &replicas}, version: s.Version,
+	}, &changed)
+	return changed, err
+}
+
 // RemoveShard unregisters a shard without vnodes; its database stays.
 func (m *Manager) RemoveShard(ctx context.Context, id string, version int64, dryRun bool) error {
 	return m.delete(ctx, shardPath(id), version, dryRun)

@@ -70,6 +70,8 @@ type NewShard struct {
 	Name            string `json:"name,omitempty"`
 	Keyspace        string `json:"keyspace,omitempty"`
 	PrimaryEndpoint string `json:"primary_endpoint"`
+	// Replicas are streaming replicas of the primary that routers may read from.
+	Replicas []string `json:"replicas,omitempty"`
 	// Username and PasswordFile (a path on the manager's and the routers'
 	// machines) are how the services log in; empty takes DB_USERNAME and
 	// DB_PASSWORD.
@@ -114,6 +116,10 @@ type EndpointHealth struct {
 	LastProbe           *time.Time `json:"last_probe,omitempty"`
 	LatencyMS           float64    `json:"latency_ms"`
 	LastError           string     `json:"last_error,omitempty"`
+	// LagSeconds and LagBytes are how far a replica is behind its primary, in time
+	// and in the write-ahead log; nil where that is not known.
+	LagSeconds *float64 `json:"lag_seconds,omitempty"`
+	LagBytes   *int64   `json:"lag_bytes,omitempty"`
 }
 
 // KeyColumn is one column of a shard key. Type is the family: "integer", "text",

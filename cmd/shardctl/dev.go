@@ -14,27 +14,9 @@ import (
 	"github.com/sharding-system/sharding/internal/devcluster/demo"
 )
 
-// later are flags of the contract whose parts do not exist yet: they are
-// refused rather than ignored.
-type later struct {
-	replicas int
-}
-
-func (l later) check() error {
-	for flag, asked := range map[string]bool{
-		"--replicas": l.replicas != 0,
-	} {
-		if asked {
-			return misusef("%s is not supported yet: it comes in a later release", flag)
-		}
-	}
-	return nil
-}
-
 func (a *app) devCommand() *cobra.Command {
 	var (
 		o          = devcluster.DefaultOptions("")
-		l          later
 		hash       string
 		tour, once bool
 		shapeFlags = []string{"shards", "spare-shards", "keyspace"}
@@ -48,9 +30,6 @@ func (a *app) devCommand() *cobra.Command {
 			"the same data.",
 		Args: a.args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := l.check(); err != nil {
-				return err
-			}
 			var err error
 			if o.Hash, err = sharding.ParseHashFunction(hash); err != nil {
 				return &usageError{err: err}
@@ -78,6 +57,7 @@ func (a *app) devCommand() *cobra.Command {
 	f := c.Flags()
 	f.IntVar(&o.Shards, "shards", o.Shards, "`COUNT` of PostgreSQL servers that hold the keyspace")
 	f.IntVar(&o.SpareShards, "spare-shards", o.SpareShards, "`COUNT` of empty servers beside them")
+	f.IntVar(&o.Replicas, "replicas", 0, "`COUNT` of streaming replicas of each shard (as many as the directory has)")
 	f.StringVar(&o.Keyspace, "keyspace", o.Keyspace, "`NAME` of the keyspace")
 	f.StringVar(&dataDir, "data-dir", "", "`DIR` of the cluster's data (below XDG_DATA_HOME; for root /var/lib/sharding/dev)")
 	f.IntVar(&o.PostgresPort, "postgres-port", o.PostgresPort, "`PORT` that PostgreSQL clients connect to; 0 takes a free one, here and below")
@@ -94,11 +74,10 @@ func (a *app) devCommand() *cobra.Command {
 	f.BoolVar(&o.InsecureTrust, "insecure-trust", false, "ask no client and no server for a password (benchmarks only)")
 	f.BoolVar(&tour, "demo", false, "fill it with a small shop and show where queries run")
 	f.BoolVar(&once, "once", false, "stop when the cluster is ready, after the demo")
-	f.IntVar(&l.replicas, "replicas", 0, "`COUNT` of replicas of each shard (later)")
 	f.BoolVar(&o.ExternalEtcd, "external-etcd", false, "run etcd in a process of its own, for fault tests")
 	f.IntVar(&o.ManagerProcesses, "manager-processes", 0, "run `COUNT` managers in processes of their own, for fault tests")
 	f.IntVar(&o.RouterProcesses, "router-processes", 0, "run `COUNT` routers in processes of their own, for fault tests")
-	for _, name := range []string{"replicas", "demo", "once"} {
+	for _, name := range []string{"demo", "once"} {
 		_ = f.MarkHidden(name) // the flags are defined above
 	}
 	return c

@@ -9,7 +9,7 @@ import (
 
 func (a *app) shardCommand() *cobra.Command {
 	return a.group("shard", "PostgreSQL servers that hold rows",
-		a.shardAdd(), a.shardList(), a.shardShow(), a.shardReplicas(), a.shardRemove())
+		a.shardAdd(), a.shardList(), a.shardShow(), a.replicaCommand(), a.shardRemove())
 }
 
 func (a *app) shardAdd() *cobra.Command {
@@ -43,6 +43,7 @@ func (a *app) shardAdd() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&n.ID, "id", "", "the shard's `ID` (the next free one)")
 	f.StringVar(&n.Name, "name", "", "a `NAME` for people")
+	f.StringArrayVar(&n.Replicas, "replica", nil, "`HOST:PORT` of a streaming replica that routers may read from; repeatable")
 	f.StringVar(&n.Username, "username", "", "the `ROLE` that the services log in as (DB_USERNAME)")
 	f.StringVar(&n.PasswordFile, "password-file", "", "`PATH` of its password on the services' machines (DB_PASSWORD)")
 	f.StringVar(&n.TLSMode, "tls-mode", "", "libpq's `SSLMODE` towards the server (prefer)")

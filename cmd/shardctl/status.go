@@ -20,13 +20,14 @@ type overview struct {
 }
 
 type shardStatus struct {
-	ID       string `json:"id"`
-	Keyspace string `json:"keyspace"`
-	Primary  string `json:"primary_endpoint"`
-	Status   string `json:"status"`
-	Vnodes   int    `json:"vnodes"`
-	Health   string `json:"health"`
-	Error    string `json:"last_error,omitempty"`
+	ID       string          `json:"id"`
+	Keyspace string          `json:"keyspace"`
+	Primary  string          `json:"primary_endpoint"`
+	Status   string          `json:"status"`
+	Vnodes   int             `json:"vnodes"`
+	Health   string          `json:"health"`
+	Error    string          `json:"last_error,omitempty"`
+	Replicas []replicaStatus `json:"replicas,omitempty"`
 }
 
 func (a *app) statusCommand() *cobra.Command {
@@ -67,9 +68,9 @@ func look(ctx context.Context, m *client.Manager, address string) (overview, err
 		if err != nil {
 			return o, err
 		}
-		st := shardStatus{ID: s.ID, Keyspace: s.Keyspace, Primary: s.PrimaryEndpoint, Status: s.Status, Vnodes: len(s.Vnodes), Health: h.Status}
+		st := shardStatus{ID: s.ID, Keyspace: s.Keyspace, Primary: s.PrimaryEndpoint, Status: s.Status, Vnodes: len(s.Vnodes), Health: h.Status, Replicas: replicasOf(h)}
 		for _, e := range h.Endpoints {
-			if e.Status == "down" {
+			if e.Role == "primary" && e.Status == "down" {
 				st.Error = e.LastError
 			}
 		}
@@ -92,6 +93,9 @@ func (o overview) draw(t *table) {
 	}
 	for _, s := range o.Shards {
 		t.row("shard "+s.ID, fmt.Sprintf("%s, %d vnodes", s.Primary, s.Vnodes), s.Health)
+		for _, r := range s.Replicas {
+			t.row("  replica", r.Endpoint+", behind "+r.behind(), r.Health)
+		}
 	}
 	for _, x := range o.Transactions {
 		t.row("transaction "+x.GID, strings.Join(x.Shards, ", "), x.State)
@@ -101,12 +105,17 @@ func (o overview) draw(t *table) {
 	}
 }
 
-// trouble is an error when a shard is down, so that scripts see it.
+// trouble is an error when a server of a shard is down, so that scripts see it.
 func (o overview) trouble() error {
 	var down []string
 	for _, s := range o.Shards {
 		if s.Health == "down" {
 			down = append(down, s.ID)
+		}
+		for _, r := range s.Replicas {
+			if r.Health == "down" {
+				down = append(down, "replica "+r.Endpoint+" of "+s.ID)
+			}
 		}
 	}
 	if len(down) == 0 {

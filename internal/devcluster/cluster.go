@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -101,7 +102,7 @@ type step struct {
 }
 
 func (c *Cluster) steps() []step {
-	servers := fmt.Sprintf("PostgreSQL, %d servers,", c.opts.Shards+c.opts.SpareShards)
+	servers := fmt.Sprintf("PostgreSQL, %d servers,", c.opts.servers())
 	return []step{
 		{"PostgreSQL", servers + " is up", c.startPostgres},
 		{"etcd", "etcd is up", c.startEtcd},
@@ -186,12 +187,20 @@ func (c *Cluster) moveEndpoints(ctx context.Context) error {
 	}
 	var revision int64
 	for _, sh := range c.view.Snapshot().Shards {
-		endpoint, known := now[sh.PrimaryEndpoint]
-		if !known || endpoint == sh.PrimaryEndpoint {
+		moved := *sh
+		moved.Replicas = slices.Clone(sh.Replicas)
+		move := func(endpoint *string) {
+			if to, known := now[*endpoint]; known {
+				*endpoint = to
+			}
+		}
+		move(&moved.PrimaryEndpoint)
+		for i := range moved.Replicas {
+			move(&moved.Replicas[i])
+		}
+		if moved.PrimaryEndpoint == sh.PrimaryEndpoint && slices.Equal(moved.Replicas, sh.Replicas) {
 			continue
 		}
-		moved := *sh
-		moved.PrimaryEndpoint = endpoint
 		r, err := c.catalog.UpdateShard(ctx, moved)
 		if err != nil {
 			return err

@@ -28,6 +28,7 @@ type marker struct {
 	Shards      int    `json:"shards"`
 	SpareShards int    `json:"spare_shards"`
 	Keyspace    string `json:"keyspace"`
+	Replicas    int    `json:"replicas,omitempty"` // of each shard
 }
 
 const markerKind = "sharding local cluster"
@@ -130,7 +131,7 @@ func (d *directory) readMarker(o *Options) error {
 	b, err := os.ReadFile(d.file(markerName))
 	if errors.Is(err, fs.ErrNotExist) {
 		d.fresh = true
-		d.marker = marker{Kind: markerKind, Version: 1, Shards: o.Shards, SpareShards: o.SpareShards, Keyspace: o.Keyspace}
+		d.marker = marker{Kind: markerKind, Version: 1, Shards: o.Shards, SpareShards: o.SpareShards, Keyspace: o.Keyspace, Replicas: o.Replicas}
 		return d.writeJSON(markerName, d.marker)
 	}
 	if err != nil {
@@ -148,6 +149,15 @@ func (d *directory) readMarker(o *Options) error {
 			d.path, m.Shards, m.SpareShards, m.Keyspace)
 	}
 	o.Shards, o.SpareShards, o.Keyspace = m.Shards, m.SpareShards, m.Keyspace
+	switch {
+	case o.Replicas == 0:
+		o.Replicas = m.Replicas
+	case o.Replicas < m.Replicas:
+		return fmt.Errorf("the cluster in %s has %d replicas of each shard: it can get more, not fewer", d.path, m.Replicas)
+	case o.Replicas > m.Replicas:
+		d.marker.Replicas = o.Replicas
+		return d.writeJSON(markerName, d.marker)
+	}
 	return nil
 }
 

@@ -17,10 +17,16 @@ const (
 	kindRouter  = "router"
 	kindShard   = "shard"
 	kindSpare   = "spare"
+	kindReplica = "replica"
 )
 
-// maxServers bounds the PostgreSQL servers of one local cluster.
-const maxServers = 64
+const (
+	// maxServers bounds the PostgreSQL servers of one local cluster.
+	maxServers = 64
+	// maxReplicas bounds those of one shard: each takes one of its primary's
+	// max_wal_senders.
+	maxReplicas = 5
+)
 
 // Options say what cluster to start. DefaultOptions gives the command line's
 // defaults. A port of 0 takes a free one.
@@ -30,6 +36,9 @@ type Options struct {
 	// run empty, to be added or moved to. Both are fixed with the directory.
 	Shards, SpareShards int
 	Keyspace            string
+	// Replicas is how many streaming replicas each shard has. A later start may ask
+	// for more; 0 takes as many as the directory has.
+	Replicas int
 
 	PostgresPort, RouterPort, ManagerPort int
 	RouterMetricsPort, ManagerMetricsPort int
@@ -77,8 +86,12 @@ func (o *Options) validate() error {
 	if o.DataDir == "" {
 		errs = append(errs, errors.New("no data directory is named"))
 	}
-	if o.Shards < 1 || o.SpareShards < 0 || o.Shards+o.SpareShards > maxServers {
-		errs = append(errs, fmt.Errorf("%d shards and %d spare ones: at least 1 shard and at most %d in all", o.Shards, o.SpareShards, maxServers))
+	if o.Shards < 1 || o.SpareShards < 0 || o.servers() > maxServers {
+		errs = append(errs, fmt.Errorf("%d shards with %d replicas each and %d spare ones: at least 1 shard and at most %d servers in all",
+			o.Shards, o.Replicas, o.SpareShards, maxServers))
+	}
+	if o.Replicas < 0 || o.Replicas > maxReplicas {
+		errs = append(errs, fmt.Errorf("%d replicas of each shard: 0 to %d", o.Replicas, maxReplicas))
 	}
 	if o.ManagerProcesses < 0 || o.RouterProcesses < 0 || max(o.ManagerProcesses, o.RouterProcesses) > maxServers {
 		errs = append(errs, fmt.Errorf("%d manager processes and %d router processes: 0 to %d of each", o.ManagerProcesses, o.RouterProcesses, maxServers))
@@ -93,7 +106,7 @@ func (o *Options) validate() error {
 			errs = append(errs, fmt.Errorf("%s: %d is no port", name, *port))
 		}
 	}
-	if o.ShardBasePort != 0 && o.ShardBasePort+o.Shards+o.SpareShards > 65536 {
+	if o.ShardBasePort != 0 && o.ShardBasePort+o.servers() > 65536 {
 		errs = append(errs, fmt.Errorf("shard-base-port: %d leaves too few ports above it", o.ShardBasePort))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -112,6 +125,9 @@ func (o *Options) validate() error {
 	}
 	return nil
 }
+
+// servers is how many PostgreSQL servers there are.
+func (o *Options) servers() int { return o.Shards*(1+o.Replicas) + o.SpareShards }
 
 // ports are the single ports by the flag that sets each.
 func (o *Options) ports() map[string]*int {
@@ -145,7 +161,7 @@ func (o *Options) choosePorts() ([]int, error) {
 		port := o.ports()[name]
 		*port = hold(name, *port)
 	}
-	servers := make([]int, o.Shards+o.SpareShards)
+	servers := make([]int, o.servers())
 	for i := range servers {
 		want := 0
 		if o.ShardBasePort != 0 {

@@ -49,6 +49,7 @@ type servers struct {
 type server struct {
 	name, kind, dir string
 	port            int
+	primary         *server // of a replica
 	proc            *pgproc.Process
 }
 
@@ -66,7 +67,10 @@ func startServers(ctx context.Context, d *directory, o Options, ports []int, log
 	s := &servers{install: install, account: account, logger: logger, trust: o.InsecureTrust, stopping: make(chan struct{})}
 	for i, port := range ports {
 		sv := &server{name: "shard-" + strconv.Itoa(i+1), kind: kindShard, port: port}
-		if i >= o.Shards {
+		if r := i - o.Shards - o.SpareShards; r >= 0 {
+			sv.kind, sv.primary = kindReplica, s.list[r%o.Shards]
+			sv.name = sv.primary.name + "-replica-" + strconv.Itoa(r/o.Shards+1)
+		} else if i >= o.Shards {
 			sv.name, sv.kind = "spare-"+strconv.Itoa(i+1-o.Shards), kindSpare
 		}
 		sv.dir = d.file("postgres", sv.name)
@@ -75,13 +79,16 @@ func startServers(ctx context.Context, d *directory, o Options, ports []int, log
 	if err := os.MkdirAll(d.file("postgres"), 0o711); err != nil {
 		return nil, fmt.Errorf("making the servers' directory: %w", err)
 	}
-	group, gctx := errgroup.WithContext(ctx)
-	group.SetLimit(initAtOnce)
-	for _, sv := range s.list {
-		group.Go(func() error { return s.prepareAndStart(gctx, sv, d.secrets.Superuser) })
-	}
-	if err := group.Wait(); err != nil {
-		return nil, errors.Join(err, s.stop())
+	primaries := o.Shards + o.SpareShards
+	for _, some := range [][]*server{s.list[:primaries], s.list[primaries:]} {
+		group, gctx := errgroup.WithContext(ctx)
+		group.SetLimit(initAtOnce)
+		for _, sv := range some {
+			group.Go(func() error { return s.prepareAndStart(gctx, sv, d.secrets.Superuser) })
+		}
+		if err := group.Wait(); err != nil {
+			return nil, errors.Join(err, s.stop())
+		}
 	}
 	for _, sv := range s.list {
 		s.watchers.Add(1)
@@ -96,6 +103,11 @@ func (s *servers) prepareAndStart(ctx context.Context, sv *server, password stri
 	}
 	if err := s.writeAccess(sv.dir); err != nil {
 		return fmt.Errorf("%s: %w", sv.name, err)
+	}
+	if sv.primary != nil {
+		if err := sv.follow(password); err != nil {
+			return fmt.Errorf("%s: %w", sv.name, err)
+		}
 	}
 	proc, err := s.start(ctx, sv)
 	if err != nil {
@@ -125,7 +137,11 @@ func (s *servers) initialise(ctx context.Context, sv *server, password string) e
 		}
 	}
 	unfinished := sv.dir + unfinishedMark + randomText(6)
-	err = s.install.InitDB(ctx, unfinished, pgproc.InitOptions{Account: s.account, User: superuser, Password: password})
+	if sv.primary != nil {
+		err = s.copyPrimary(ctx, sv, unfinished, password)
+	} else {
+		err = s.install.InitDB(ctx, unfinished, pgproc.InitOptions{Account: s.account, User: superuser, Password: password})
+	}
 	if err != nil {
 		return err
 	}

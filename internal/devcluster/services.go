@@ -111,7 +111,7 @@ func (c *Cluster) makeKeyspace(ctx context.Context) error {
 		n := client.NewKeyspace{Name: c.opts.Keyspace, Owner: appUser, Hash: c.opts.Hash.String(), VnodeCount: c.opts.VnodeCount}
 		for _, sv := range c.servers.list {
 			if sv.kind == kindShard {
-				n.Shards = append(n.Shards, client.NewShard{ID: sv.name, PrimaryEndpoint: address(sv.port), TLSMode: "disable"})
+				n.Shards = append(n.Shards, client.NewShard{ID: sv.name, PrimaryEndpoint: address(sv.port), Replicas: c.servers.replicas(sv.name), TLSMode: "disable"})
 			}
 		}
 		if _, err := m.CreateKeyspace(ctx, n, false); err != nil {
@@ -121,6 +121,9 @@ func (c *Cluster) makeKeyspace(ctx context.Context) error {
 		return explained(err)
 	}
 	if err := c.awaitActive(ctx); err != nil {
+		return err
+	}
+	if err := c.nameReplicas(ctx); err != nil {
 		return err
 	}
 	token, err := m.Login(ctx, appUser, c.dir.secrets.App)

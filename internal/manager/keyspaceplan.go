@@ -118,7 +118,7 @@ func newShard(keyspace string, n client.NewShard, taken map[sharding.ShardID]boo
 		return catalog.Shard{}, err
 	}
 	sh := catalog.Shard{
-		ID: id, Name: n.Name, Keyspace: keyspace, Database: keyspace, PrimaryEndpoint: n.PrimaryEndpoint,
+		ID: id, Name: n.Name, Keyspace: keyspace, Database: keyspace, PrimaryEndpoint: n.PrimaryEndpoint, Replicas: n.Replicas,
 		Status: catalog.ShardActive, Username: n.Username, PasswordFile: n.PasswordFile, TLSMode: n.TLSMode, TLSRootCert: n.TLSRootCert,
 	}
 	if sh.Name == "" {

@@ -111,6 +111,11 @@ func (s *Server) createKeyspace(ctx context.Context, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	for _, sh := range shards {
+		if err := s.checkReplicas(ctx, catalog.Shard{}, sh); err != nil {
+			return answer{}, err
+		}
+	}
 	if c.dryRun {
 		return ok(plannedKeyspace(k, m, shards))
 	}

@@ -165,24 +165,25 @@ func (s *Server) freshKeyspace(ctx context.Context, name string) (*catalog.Keysp
 func (s *Server) probeLoop(ctx context.Context) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	known := map[[2]string]bool{}
+	type place struct {
+		shard string
+		server
+	}
+	known := map[place]bool{}
 	for {
 		snap := s.snapshot()
 		shards := make([]catalog.Shard, 0, len(snap.Shards))
 		for _, sh := range snap.Shards {
 			shards = append(shards, *sh)
 		}
-		seen := map[[2]string]bool{}
-		s.prober.round(ctx, shards, func(sh catalog.Shard, v verdict) {
-			key := [2]string{string(sh.ID), sh.PrimaryEndpoint}
-			seen[key] = true
-			if v.status != healthUnknown {
-				s.metrics.ShardHealth(key[0], "primary", key[1], v.status == healthUp)
-			}
+		seen := map[place]bool{}
+		s.prober.round(ctx, shards, func(sh catalog.Shard, sv server, v verdict) {
+			seen[place{string(sh.ID), sv}] = true
+			s.measure(string(sh.ID), sv, v)
 		})
-		for key := range known {
-			if !seen[key] {
-				s.metrics.ForgetShard(key[0], "primary", key[1])
+		for at := range known {
+			if !seen[at] {
+				s.metrics.ForgetShard(at.shard, at.role(), at.endpoint)
 			}
 		}
 		known = seen
@@ -194,5 +195,19 @@ func (s *Server) probeLoop(ctx context.Context) {
 		case <-s.view.Changed():
 			// A shard that was just added is looked at now, once.
 		}
+	}
+}
+
+// measure puts a verdict into the metrics.
+func (s *Server) measure(shard string, sv server, v verdict) {
+	if v.status != healthUnknown {
+		s.metrics.ShardHealth(shard, sv.role(), sv.endpoint, v.status == healthUp)
+	}
+	if sv.role() == "replica" {
+		behind := time.Duration(-1)
+		if v.lag != nil {
+			behind = v.lag.time
+		}
+		s.metrics.ReplicationLag(shard, sv.endpoint, behind)
 	}
 }

@@ -2,7 +2,9 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -37,11 +39,21 @@ func (s *Server) checkReplicas(ctx context.Context, old, sh catalog.Shard) error
 		})
 		switch {
 		case err != nil:
-			return fmt.Errorf("asking the replica at %s who it is: %w", endpoint, err)
+			return fail(http.StatusServiceUnavailable, codeUnreachable, "the replica at %s cannot be reached", endpoint).
+				withDetail("%s", cause(err)).withHint("It must let the service's role in, and answer queries (hot_standby = on).").because(err)
 		case !recovering || itself != system:
-			return fail(422, codeUnsuitable, "the server at %s is not a replica of shard %s's primary", endpoint, sh.ID).
+			return fail(http.StatusUnprocessableEntity, codeUnsuitable, "the server at %s is not a replica of shard %s's primary", endpoint, sh.ID).
 				withHint("Make it with pg_basebackup -R from %s.", sh.PrimaryEndpoint)
 		}
 	}
 	return nil
+}
+
+// cause is the detail of a refusal of ours, or what causeText makes of the error.
+func cause(err error) string {
+	var known *apiError
+	if errors.As(err, &known) && known.detail != "" {
+		return known.detail
+	}
+	return causeText(err)
 }

@@ -101,8 +101,13 @@ func (s *Server) health(context.Context, *call) (answer, error) {
 		h.Degraded = append(h.Degraded, what)
 	}
 	for _, sh := range snap.Shards {
-		if s.prober.of(sh.PrimaryEndpoint).status == healthDown {
+		if s.prober.primary(sh).status == healthDown {
 			h.Degraded = append(h.Degraded, "shard "+string(sh.ID)+" is down")
+		}
+		for _, sv := range serversOf(*sh)[1:] {
+			if s.prober.of(sv).status == healthDown {
+				h.Degraded = append(h.Degraded, "replica "+sv.endpoint+" of shard "+string(sh.ID)+" is down")
+			}
 		}
 	}
 	if len(h.Degraded) > 0 {

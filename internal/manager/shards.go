@@ -103,6 +103,9 @@ func (s *Server) addShard(ctx context.Context, c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	if err := s.checkReplicas(ctx, catalog.Shard{}, sh); err != nil {
+		return answer{}, err
+	}
 	if c.dryRun {
 		return ok(showShard(s.snapshot(), sh))
 	}

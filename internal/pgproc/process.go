@@ -30,6 +30,9 @@ func (m Mode) signal() syscall.Signal {
 	return [...]syscall.Signal{Fast: syscall.SIGINT, Smart: syscall.SIGTERM, Immediate: syscall.SIGQUIT}[m]
 }
 
+// LogName is the file of a server's log in its data directory.
+const LogName = "server.log"
+
 // Config says how to start a server.
 type Config struct {
 	Install Install
@@ -40,7 +43,7 @@ type Config struct {
 	// Settings are given on the command line: they prevail over the files and
 	// ALTER SYSTEM, and are visible in the process list.
 	Settings map[string]string
-	// LogFile takes the server's log, appended; "" is server.log in DataDir.
+	// LogFile takes the server's log, appended; "" is LogName in DataDir.
 	LogFile string
 	// DieWithParent lets the server shut down when this process dies (Linux).
 	DieWithParent bool
@@ -73,7 +76,7 @@ func Start(ctx context.Context, cfg Config) (*Process, error) {
 		cfg.Host = "127.0.0.1"
 	}
 	if cfg.LogFile == "" {
-		cfg.LogFile = filepath.Join(cfg.DataDir, "server.log")
+		cfg.LogFile = filepath.Join(cfg.DataDir, LogName)
 	}
 	for attempt := 1; ; attempt++ {
 		port := cfg.Port
@@ -108,6 +111,12 @@ func start(ctx context.Context, cfg Config, port int) (*Process, error) {
 		return nil, fmt.Errorf("opening the server's log: %w", err)
 	}
 	defer log.Close()
+	if filepath.Dir(cfg.LogFile) == filepath.Clean(cfg.DataDir) && cfg.Account.Name != "" {
+		// pg_basebackup has the server read all that is in its directory.
+		if err := log.Chown(int(cfg.Account.UID), int(cfg.Account.GID)); err != nil {
+			return nil, fmt.Errorf("giving the server's log to %s: %w", cfg.Account.Name, err)
+		}
+	}
 	logStart, err := log.Seek(0, io.SeekEnd)
 	if err != nil {
 		return nil, fmt.Errorf("opening the server's log: %w", err)

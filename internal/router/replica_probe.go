@@ -21,12 +21,6 @@ func probeInterval(maxLag time.Duration) time.Duration {
 	return min(max(maxLag/8, 50*time.Millisecond), 500*time.Millisecond)
 }
 
-// logIdentity tells one primary's log from another's.
-type logIdentity struct {
-	system   string // pg_control_system's system_identifier
-	timeline uint32
-}
-
 // prober asks a shard's servers where their logs stand.
 type prober struct {
 	r     *Router
@@ -35,17 +29,17 @@ type prober struct {
 	every time.Duration
 
 	mu sync.Mutex  // guards of
-	of logIdentity // whose log it is; zero: unknown
+	of backend.Log // the primary's log; zero: unknown
 }
 
-func (p *prober) known() logIdentity {
+func (p *prober) known() backend.Log {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.of
 }
 
-// setIdentity begins a new log where the primary is another one.
-func (p *prober) setIdentity(id logIdentity) {
+// setLog begins a new log where the primary is another one.
+func (p *prober) setLog(id backend.Log) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.of != id {
@@ -91,11 +85,6 @@ func (p *prober) each(ctx context.Context, endpoint string, probe func(ctx conte
 	}
 }
 
-const primarySQL = `SELECT CASE WHEN r THEN '' ELSE pg_current_wal_insert_lsn()::text END,
-	CASE WHEN r THEN '' ELSE left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END,
-	(SELECT system_identifier::text FROM pg_control_system())
-FROM pg_is_in_recovery() r`
-
 // primary notes where the primary's log stands.
 func (p *prober) primary(ctx context.Context) {
 	p.each(ctx, p.sh.PrimaryEndpoint, func(ctx context.Context, conn *pgx.Conn, err error) error {
@@ -103,34 +92,19 @@ func (p *prober) primary(ctx context.Context) {
 			return err
 		}
 		before := time.Now()
-		var place, timeline string
-		var id logIdentity
-		if err := conn.QueryRow(ctx, primarySQL).Scan(&place, &timeline, &id.system); err != nil {
-			return err
-		}
-		if place == "" {
-			p.setIdentity(logIdentity{}) // it is a replica itself: nothing is known to be fresh
-			return nil
-		}
-		lsn, err := backend.ParseLSN(place)
+		is, err := backend.AskStanding(ctx, conn)
 		if err != nil {
 			return err
 		}
-		if _, err := fmt.Sscanf(timeline, "%X", &id.timeline); err != nil {
-			return fmt.Errorf("timeline %q: %w", timeline, err)
+		if is.InRecovery {
+			p.setLog(backend.Log{}) // it is a replica itself: nothing is known to be fresh
+			return nil
 		}
-		p.setIdentity(id)
-		p.log.Note(before, lsn)
+		p.setLog(is.Log)
+		p.log.Note(before, is.Position)
 		return nil
 	})
 }
-
-// A replica's timeline is the one that it receives; without a stream, that of the
-// last restart point.
-const replicaSQL = `SELECT pg_is_in_recovery(), coalesce(pg_last_wal_replay_lsn()::text, '0/0'),
-	(SELECT system_identifier::text FROM pg_control_system()),
-	coalesce((SELECT nullif(received_tli, 0) FROM pg_stat_wal_receiver),
-		(SELECT greatest(c.timeline_id, r.min_recovery_end_timeline) FROM pg_control_checkpoint() c, pg_control_recovery() r))`
 
 // replica keeps the state of one replica.
 func (p *prober) replica(ctx context.Context, endpoint string, rep *backend.Replica) {
@@ -157,32 +131,14 @@ func (p *prober) look(ctx context.Context, conn *pgx.Conn, err error) (s backend
 	if err != nil {
 		return s, err
 	}
-	var recovering bool
-	var place string
-	var id logIdentity
-	if err := conn.QueryRow(ctx, replicaSQL).Scan(&recovering, &place, &id.system, &id.timeline); err != nil {
-		return s, fmt.Errorf("it cannot be asked: %w", err)
-	}
-	replayed, err := backend.ParseLSN(place)
+	is, err := backend.AskStanding(ctx, conn)
 	if err != nil {
 		return s, err
 	}
-	of := p.known()
-	switch {
-	case !recovering:
-		s.Reason = "it is not in recovery: it was promoted, or never was a replica"
-		return s, nil
-	case of == logIdentity{}:
-		s.Reason = "the primary has not been reached"
-		return s, nil
-	case of.system != id.system:
-		s.Reason = "it is not a copy of this shard's primary"
-		return s, nil
-	case of.timeline != id.timeline:
-		s.Reason = fmt.Sprintf("it follows timeline %d, and the primary is on %d", id.timeline, of.timeline)
+	if s.Reason = is.Follows(p.known()); s.Reason != "" {
 		return s, nil
 	}
-	at, through, newest, ok := p.log.Reached(replayed)
+	at, through, newest, ok := p.log.Reached(is.Position)
 	if !ok {
 		s.Reason = "how far it is behind is not known yet"
 		return s, nil

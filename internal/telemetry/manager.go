@@ -4,6 +4,7 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -18,15 +19,16 @@ var (
 type ManagerMetrics struct {
 	leads, catalog atomic.Int64
 
-	mu     sync.Mutex // guards health
+	mu     sync.Mutex // guards what follows
 	health map[serverKey]bool
+	lag    map[serverKey]time.Duration
 }
 
 type serverKey struct{ shard, role, endpoint string }
 
 // NewManagerMetrics makes the figures, all zero, and registers them.
 func NewManagerMetrics(r prometheus.Registerer) (*ManagerMetrics, error) {
-	m := &ManagerMetrics{health: map[serverKey]bool{}}
+	m := &ManagerMetrics{health: map[serverKey]bool{}, lag: map[serverKey]time.Duration{}}
 	if err := r.Register(m); err != nil {
 		return nil, err
 	}
@@ -45,6 +47,19 @@ func (m *ManagerMetrics) ForgetShard(shard, role, endpoint string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.health, serverKey{shard, role, endpoint})
+	delete(m.lag, serverKey{shard, role, endpoint})
+}
+
+// ReplicationLag sets how far a shard's replica is behind; less than 0: not known.
+func (m *ManagerMetrics) ReplicationLag(shard, endpoint string, behind time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := serverKey{shard, "replica", endpoint}
+	if behind < 0 {
+		delete(m.lag, key)
+		return
+	}
+	m.lag[key] = behind
 }
 
 // Leader sets whether this manager leads.
@@ -56,6 +71,7 @@ func (m *ManagerMetrics) CatalogAt(revision int64) { m.catalog.Store(revision) }
 // Describe is prometheus.Collector's.
 func (m *ManagerMetrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- healthDesc
+	ch <- lagDesc
 	ch <- leaderDesc
 	ch <- catalogDesc
 }
@@ -63,10 +79,13 @@ func (m *ManagerMetrics) Describe(ch chan<- *prometheus.Desc) {
 // Collect is prometheus.Collector's.
 func (m *ManagerMetrics) Collect(ch chan<- prometheus.Metric) {
 	m.mu.Lock()
-	health := maps.Clone(m.health)
+	health, lag := maps.Clone(m.health), maps.Clone(m.lag)
 	m.mu.Unlock()
 	for k, up := range health {
 		gauge(ch, healthDesc, float64(index(up)), k.shard, k.role, k.endpoint)
+	}
+	for k, behind := range lag {
+		gauge(ch, lagDesc, behind.Seconds(), k.shard, k.endpoint)
 	}
 	gauge(ch, leaderDesc, float64(m.leads.Load()))
 	gauge(ch, catalogDesc, float64(m.catalog.Load()))
