@@ -45,10 +45,8 @@ type Conn struct {
 	Settings    map[string]string
 	SettingsKey string
 
-	// Prepared are the shared prepared statements that exist on the server.
-	Prepared map[string]struct{}
-	order    []string // of preparation, for eviction
-	custom   []string // custom settings that exist here, sorted
+	prepared *prepared // the shared statements that exist on the server
+	custom   []string  // custom settings that exist here, sorted
 
 	// UnnamedOwner is the session statement whose text the server's unnamed
 	// statement holds; 0 when unknown.
@@ -58,67 +56,6 @@ type Conn struct {
 	born   time.Time
 	broken bool
 	taken  bool
-}
-
-// MaxPrepared bounds the prepared statements that the router keeps on one
-// backend; the oldest is closed when one more is needed.
-const MaxPrepared = 256
-
-// Remember notes that a statement of this name exists on the server now and
-// returns the name of one to close in its place, or "".
-func (c *Conn) Remember(name string) (evict string) {
-	if _, ok := c.Prepared[name]; ok {
-		return ""
-	}
-	if len(c.order) >= MaxPrepared {
-		evict = c.order[0]
-		c.order = append(c.order[:0], c.order[1:]...)
-		delete(c.Prepared, evict)
-	}
-	c.Prepared[name] = struct{}{}
-	c.order = append(c.order, name)
-	return evict
-}
-
-// Forget notes that no statement of this name exists on the server.
-func (c *Conn) Forget(name string) {
-	if _, ok := c.Prepared[name]; !ok {
-		return
-	}
-	delete(c.Prepared, name)
-	for i, n := range c.order {
-		if n == name {
-			c.order = append(c.order[:i], c.order[i+1:]...)
-			return
-		}
-	}
-}
-
-// Statements are the shared prepared statements of a connection, set aside.
-type Statements struct {
-	prepared map[string]struct{}
-	order    []string
-}
-
-// Len is how many they are.
-func (s *Statements) Len() int { return len(s.prepared) }
-
-// SetAside is for somebody who will use the connection without telling: the shared
-// statements are not looked for until Recall says that they are still there.
-func (c *Conn) SetAside() Statements {
-	s := Statements{c.Prepared, c.order}
-	c.Prepared, c.order, c.UnnamedOwner = map[string]struct{}{}, nil, 0
-	return s
-}
-
-// Recall takes up what SetAside gave.
-func (c *Conn) Recall(s Statements) { c.Prepared, c.order, c.UnnamedOwner = s.prepared, s.order, 0 }
-
-// ForgetAll notes that the server dropped all its prepared statements.
-func (c *Conn) ForgetAll() {
-	clear(c.Prepared)
-	c.order = c.order[:0]
-	c.UnnamedOwner = 0
 }
 
 // Break marks a connection as one that must not be used again: Release then

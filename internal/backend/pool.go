@@ -169,7 +169,7 @@ func (p *Pool) connection(t *loop.Task, cred *Credentials, now time.Time, params
 	}
 	conn := &Conn{
 		Conn: c, Key: p.Key, PID: h.pid, Secret: h.secret, TxStatus: 'I', Params: h.params,
-		Settings: map[string]string{}, Prepared: map[string]struct{}{},
+		Settings: map[string]string{}, prepared: newPrepared(),
 		Start: maps.Clone(h.params), Generation: generation,
 		pool: p, born: now, taken: true,
 	}

@@ -219,8 +219,11 @@ func (x *Exec) upgrade() error {
 			return err
 		}
 		out := p.conn.OutBuf()
-		if _, ok := p.conn.Prepared[beginName]; !ok {
-			p.conn.Remember(beginName)
+		if !p.conn.Has(beginName) {
+			if evict := p.conn.Remember(beginName); evict != "" {
+				out = pgwire.AppendClose(out, pgwire.KindStatement, evict)
+				p.unit.push(expectation{what: hidden})
+			}
 			out, _ = pgwire.AppendParse(out, beginName, x.txn.begin, nil)
 			p.unit.push(expectation{what: hidden, name: beginName})
 		}
@@ -316,7 +319,7 @@ func (x *Exec) parse(p *part, s *Stmt, what expect) (told bool, err error) {
 			return false, nil
 		}
 		c.UnnamedOwner = s.ID
-	} else if _, ok := c.Prepared[s.Shared]; ok {
+	} else if c.Has(s.Shared) {
 		if what == relayed {
 			return x.answerOwn(pgwire.TypeParseComplete), nil
 		}

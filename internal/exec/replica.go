@@ -224,7 +224,7 @@ var errNotFresh = pgerr.New(pgerr.InternalError, "the replica does not show what
 func (x *Exec) guard(p *part, through backend.LSN) {
 	c := p.conn
 	out := c.OutBuf()
-	if _, ok := c.Prepared[guardName]; !ok {
+	if !c.Has(guardName) {
 		if evict := c.Remember(guardName); evict != "" {
 			out = pgwire.AppendClose(out, pgwire.KindStatement, evict)
 		}

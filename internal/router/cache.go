@@ -19,7 +19,9 @@ type loopState struct {
 	id     int
 	caches map[*keyspace]*planCache
 	shared map[string]string // text, types and environment -> name of the shared prepared statement
-	next   uint64
+	// sharedBytes are those of shared's keys.
+	sharedBytes int
+	next        uint64
 	// commons are what the sessions' executors share.
 	commons exec.Commons
 	// metrics is nil where nothing is measured.

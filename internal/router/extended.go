@@ -178,14 +178,22 @@ func (l *loopState) sharedName(st *exec.Stmt, env string) string {
 	if n, ok := l.shared[key]; ok {
 		return n
 	}
-	if len(l.shared) >= maxCached {
-		clear(l.shared) // names are never used twice, so old ones only age out
-	}
 	l.next++
 	n := "sharding_" + strconv.Itoa(l.id) + "_" + strconv.FormatUint(l.next, 10)
+	if len(key) > maxCachedText {
+		return n // hardly anybody else's: it is not looked for again
+	}
+	if len(l.shared) >= maxCached || l.sharedBytes+len(key) > maxSharedBytes {
+		clear(l.shared) // names are never used twice, so old ones only age out
+		l.sharedBytes = 0
+	}
 	l.shared[key] = n
+	l.sharedBytes += len(key)
 	return n
 }
+
+// maxSharedBytes bounds the texts by which a loop finds shared names, in bytes.
+const maxSharedBytes = 16 << 20
 
 // answer gives an answer of the router's own, behind what is owed.
 func (s *session) answer(typ byte) error {
