@@ -251,6 +251,9 @@ func parseNumeric(in []byte) (Value, error) {
 	}
 	if len(s) > 0 {
 		e, ok := parseExponent(s)
+		if !ok && laterForm(in) {
+			return Value{}, &ValueError{KeyNumeric, codeUnclear, fmt.Sprintf("\"%s\" is a number since PostgreSQL 16 only; write it in decimal digits without _", excerpt(in))}
+		}
 		if !ok {
 			return Value{}, badText(KeyNumeric, in)
 		}
@@ -270,6 +273,16 @@ func parseNumeric(in []byte) (Value, error) {
 		return v, numericOverflow()
 	}
 	return v, nil
+}
+
+// laterForm says whether a text may be a number since PostgreSQL 16, which reads
+// 0x10, 0o17, 0b1 and 1_000. Those before refuse it.
+func laterForm(in []byte) bool {
+	s := bytes.TrimLeft(bytes.TrimSpace(in), "+-")
+	if len(s) < 3 || !isDigit(s[0]) {
+		return false
+	}
+	return bytes.IndexByte(s, '_') > 0 || s[0] == '0' && bytes.IndexByte([]byte("xXoObB"), s[1]) >= 0
 }
 
 func parseSpecial(s []byte) (Value, bool) {

@@ -27,7 +27,7 @@ func TestNumericsThatAreEqual(t *testing.T) {
 			}
 		}
 	}
-	for _, s := range []string{"", ".", "-", "e5", "1e", "1e+", "1..2", "1 2", "--1", "0x1F", "1_000", "infin", "NaN0", "1e99999999999999999999"} {
+	for _, s := range []string{"", ".", "-", "e5", "1e", "1e+", "1..2", "1 2", "--1", "0x", "_1", "1_", "infin", "NaN0", "1e99999999999999999999"} {
 		if v, err := ParseValue(KeyNumeric, []byte(s)); err == nil || err.(*ValueError).Unclear() {
 			t.Errorf("%q reads as %v, %v; want an error", s, v, err)
 		}
@@ -43,7 +43,7 @@ func TestNumericsThatAreEqual(t *testing.T) {
 // TestNumericBeyondTheFormat: numeric(10,2) takes what has too many digits for
 // a plain numeric, so that the text alone does not say what it is.
 func TestNumericBeyondTheFormat(t *testing.T) {
-	for s, unclear := range map[string]bool{"1e-16384": true, "0." + strings.Repeat("0", 16384): true, "1e131072": false} {
+	for s, unclear := range map[string]bool{"0x1F": true, "1_000": true, "-0b1": true, "1e-16384": true, "0." + strings.Repeat("0", 16384): true, "1e131072": false} {
 		_, err := ParseValue(KeyNumeric, []byte(s))
 		if err == nil || err.(*ValueError).Unclear() != unclear {
 			t.Errorf("%.20q: %v; unclear %v is wanted", s, err, unclear)

@@ -138,7 +138,7 @@ func TestServerAcceptsLibpq(t *testing.T) {
 			defer l.Close()
 			served := make(chan error, 1)
 			go func() { served <- serveOnce(l, v, tt.cert) }()
-			psql := exec.Command(srv.Install.Path("psql"), "-X", "-h", "127.0.0.1", "-p", strconv.Itoa(l.Addr().(*net.TCPAddr).Port), "-U", "app", "-d", "db", "-c", "SELECT 1")
+			psql := exec.Command(srv.Client(t, "psql"), "-X", "-h", "127.0.0.1", "-p", strconv.Itoa(l.Addr().(*net.TCPAddr).Port), "-U", "app", "-d", "db", "-c", "SELECT 1")
 			psql.Env = append(append(os.Environ(), "PGGSSENCMODE=disable", "PGCONNECT_TIMEOUT=60", "PGPASSWORD="+tt.password), tt.env...)
 			out, _ := psql.CombinedOutput() // it fails in the end: we answer no query
 			if err := <-served; pgerr.CodeOf(err) != tt.code {

@@ -29,6 +29,9 @@ type Format struct {
 	// before PostgreSQL 18; on later ones it is a row. In text format it ends
 	// the data on all.
 	CSVEndMarker bool
+	// AloneEndMarker: in text, \. behind data of its line is an error, as it is on
+	// servers from 18 on; before, it ends that line and the data.
+	AloneEndMarker bool
 
 	// MaxRow bounds a row in bytes, without its newline; it must be positive.
 	MaxRow int
@@ -46,12 +49,15 @@ type Options struct {
 	Delimiter, Null, Quote, Escape             string
 	HasDelimiter, HasNull, HasQuote, HasEscape bool
 	Header                                     bool
+	// Server is the major version of the servers that the rows go to; 0 for one
+	// before 18.
+	Server int
 }
 
 // FromOptions checks options as PostgreSQL does, with its messages, and fills in
 // its defaults. Errors are *pgerr.Error.
 func FromOptions(o Options) (Format, error) {
-	f := Format{CSV: o.CSV, Delimiter: '\t', Null: `\N`, Header: o.Header, CSVEndMarker: true, MaxRow: DefaultMaxRow}
+	f := Format{CSV: o.CSV, Delimiter: '\t', Null: `\N`, Header: o.Header, CSVEndMarker: o.Server < 18, AloneEndMarker: o.Server >= 18, MaxRow: DefaultMaxRow}
 	if o.CSV {
 		f.Delimiter, f.Null, f.Quote, f.Escape = ',', "", '"', '"'
 	}

@@ -122,7 +122,7 @@ func TestPostgresAgrees(t *testing.T) {
 	for _, st := range statements {
 		f := mustFormat(t, st.o)
 		f.ForceNull, f.ForceNotNull, f.Table, f.Columns = st.null, st.most, "t", []string{"k1", "k2", "k3"}
-		f.CSVEndMarker = version < 18
+		f.CSVEndMarker, f.AloneEndMarker = version < 18, version >= 18
 		right := 0
 		for range 250 {
 			in := st.stream(r)

@@ -34,6 +34,7 @@ type lineEnd struct {
 // are in data.
 type scanner struct {
 	csv, csvMarker bool
+	aloneMarker    bool // see Format.AloneEndMarker
 	quote, escape  byte // escape is 0 where it is the quote
 	maxRow         int
 	eol            newlines
@@ -56,6 +57,7 @@ type scanner struct {
 
 func (c *scanner) init(f Format) {
 	c.csv, c.csvMarker, c.maxRow = f.CSV, f.CSV && f.CSVEndMarker, f.MaxRow
+	c.aloneMarker = f.AloneEndMarker
 	c.quote, c.escape = f.Quote, f.Escape
 	if f.Escape == f.Quote {
 		c.escape = 0
@@ -293,6 +295,9 @@ func (c *scanner) backslash(i int) (end lineEnd, found bool, err error) {
 		return lineEnd{}, false, nil
 	}
 	n, err := c.marker(i + 2)
+	if c.aloneMarker && (err == errMarkerCorrupt || err == nil && i != c.start) {
+		err = errMarkerNotAlone
+	}
 	if err != nil {
 		return lineEnd{embedded: c.embedded}, false, err
 	}
@@ -328,8 +333,9 @@ func (c *scanner) marker(i int) (int, error) {
 }
 
 var (
-	errMarkerCorrupt = pgerr.New(pgerr.BadCopyFileFormat, "end-of-copy marker corrupt")
-	errMarkerNewline = pgerr.New(pgerr.BadCopyFileFormat, "end-of-copy marker does not match previous newline style")
+	errMarkerNotAlone = pgerr.New(pgerr.BadCopyFileFormat, "end-of-copy marker is not alone on its line")
+	errMarkerCorrupt  = pgerr.New(pgerr.BadCopyFileFormat, "end-of-copy marker corrupt")
+	errMarkerNewline  = pgerr.New(pgerr.BadCopyFileFormat, "end-of-copy marker does not match previous newline style")
 )
 
 // csvEnd looks for the end marker at a line's start: alone on its line it ends

@@ -40,29 +40,15 @@ func (x *Exec) copyFrom(p *plan.Plan, a *plan.Args, shards []int) error {
 	return nil
 }
 
-// copyFormat is how the client writes its rows.
-func copyFormat(c *plan.CopyPlan) (copydata.Format, error) {
-	o := &c.Options
-	f, err := copydata.FromOptions(copydata.Options{
-		CSV: o.Format == "csv", Header: o.Header,
-		Delimiter: o.Delimiter, HasDelimiter: o.HasDelimiter, Null: o.Null, HasNull: o.HasNull,
-		Quote: o.Quote, HasQuote: o.HasQuote, Escape: o.Escape, HasEscape: o.HasEscape,
-	})
-	if err != nil {
-		return f, err
-	}
-	if len(o.ForceNull)+len(o.ForceNotNull) > 0 {
-		return f, pgerr.New(pgerr.FeatureNotSupported, "FORCE_NULL and FORCE_NOT_NULL are not supported for a table whose rows go to several shards")
-	}
-	f.Table = c.Table.Name
-	return f, nil
-}
-
 // copyRows runs the COPY on every shard and deals the client's rows out.
 func (x *Exec) copyRows(p *plan.Plan, a *plan.Args, shards []int) (string, error) {
 	c := copier{x: x, plan: p.Copy}
 	if !p.Copy.Reference {
-		if err := c.cut(); err != nil {
+		first, err := x.bind(shards[0])
+		if err != nil {
+			return "", err
+		}
+		if err := c.cut(majorVersion(first.conn.Params["server_version"])); err != nil {
 			return "", err
 		}
 	}
@@ -114,13 +100,13 @@ type splitter interface {
 }
 
 // cut makes the splitter.
-func (c *copier) cut() error {
+func (c *copier) cut(server int) error {
 	if c.plan.Options.Format == "binary" {
 		c.format = 1
 		c.split = copydata.NewBinary(c.plan.Table.Name, c.plan.KeyFields, c.plan.Columns, copydata.DefaultMaxRow)
 		return nil
 	}
-	f, err := copyFormat(c.plan)
+	f, err := copyFormat(c.plan, server)
 	if err != nil {
 		return err
 	}

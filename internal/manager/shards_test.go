@@ -14,6 +14,7 @@ const someSchema = `CREATE SCHEMA "odd name";
 
 func TestAddedShardHasTheSchema(t *testing.T) {
 	w := newWorld(t, 2)
+	w.servers[0].Need(t, "pg_dump")
 	m := w.manager("one")
 	if _, err := m.AddUser(w.ctx, client.NewUser{Name: "ada", Password: "long enough"}); err != nil {
 		t.Fatal(refusal(err))

@@ -37,6 +37,21 @@ func (in Install) Has(program string) bool {
 	return err == nil && !info.IsDir()
 }
 
+// Client is the path of a client program: the installation's own, or that of another
+// installation on this machine. psql and pgbench get along with newer servers;
+// pg_dump and pg_basebackup do not.
+func (in Install) Client(program string) (string, error) {
+	if in.Has(program) {
+		return in.Path(program), nil
+	}
+	for _, dir := range candidates() {
+		if other := (Install{BinDir: dir}); other.Has(program) {
+			return other.Path(program), nil
+		}
+	}
+	return "", fmt.Errorf("%s was not found, neither in %s nor elsewhere", program, in.BinDir)
+}
+
 // Find is the installation in binDir. If binDir is empty it is the one that the
 // environment variable PG_BIN names, else the newest of those that PATH, pg_config
 // and the usual places of the operating systems hold. Versions before MinVersion

@@ -65,7 +65,11 @@ func initialised(t *testing.T, in Install, o InitOptions) (string, Account) {
 
 func psql(t *testing.T, in Install, p *Process, sql string) (string, error) {
 	t.Helper()
-	cmd := exec.Command(in.Path("psql"), "-XAtq", "-h", p.Host(), "-p", strconv.Itoa(p.Port()), "-U", "postgres", "-d", "postgres", "-c", sql)
+	path, err := in.Client("psql")
+	if err != nil {
+		t.Skip(err)
+	}
+	cmd := exec.Command(path, "-XAtq", "-h", p.Host(), "-p", strconv.Itoa(p.Port()), "-U", "postgres", "-d", "postgres", "-c", sql)
 	cmd.Env = append(environ(), "PGPASSWORD=it's \\ secret", "PGSSLMODE=disable")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -79,6 +83,9 @@ func psql(t *testing.T, in Install, p *Process, sql string) (string, error) {
 func TestLifeOfAServer(t *testing.T) {
 	in := install(t)
 	ctx := testContext(t)
+	if !in.Has("pg_resetwal") {
+		t.Skipf("%s has no pg_resetwal", in.BinDir)
+	}
 	dir, account := initialised(t, in, InitOptions{Settings: map[string]string{"cluster_name": `a'b\c`}, NextOID: 300000})
 	if !Initialized(dir) {
 		t.Error("Initialized does not see the directory")

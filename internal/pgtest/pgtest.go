@@ -260,6 +260,26 @@ func (s *Server) proc() *pgproc.Process {
 	return s.process
 }
 
+// Client is the path of psql or pgbench: the server's own, or the machine's where the
+// server came without. A test without either is skipped.
+func (s *Server) Client(t testing.TB, program string) string {
+	t.Helper()
+	path, err := s.Install.Client(program)
+	if err != nil {
+		t.Skipf("pgtest: %v", err)
+	}
+	return path
+}
+
+// Need skips a test where the server came without a program that must be of its own
+// version (pg_dump, pg_basebackup).
+func (s *Server) Need(t testing.TB, program string) {
+	t.Helper()
+	if !s.Install.Has(program) {
+		t.Skipf("pgtest: PostgreSQL %d in %s has no %s", s.Install.Version, s.Install.BinDir, program)
+	}
+}
+
 // Addr is host:port.
 func (s *Server) Addr() string { return s.Host + ":" + strconv.Itoa(s.Port) }
 

@@ -17,6 +17,7 @@ import (
 // removed when the test ends.
 func (s *Server) StartReplica(t testing.TB, opts ...Option) *Server {
 	t.Helper()
+	s.Need(t, "pg_basebackup")
 	r, err := s.replica(opts)
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)

@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/sharding-system/sharding/internal/clustertest"
 	"github.com/sharding-system/sharding/internal/pgwire"
@@ -140,4 +142,68 @@ func TestCancelOfWaits(t *testing.T) {
 		}
 		run(t, conn, "SELECT * FROM v")
 	})
+}
+
+// TestCancelWithLongKey: a client of protocol 3.2 has a key of 256 bits, which every
+// router takes.
+func TestCancelWithLongKey(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Options{Servers: 2})
+	if v := c.Servers[0].Install.Version; v < 18 {
+		t.Skipf("PostgreSQL %d does not speak protocol 3.2", v)
+	}
+	second := c.StartRouter(t, "router-2")
+	nc, err := net.Dial("tcp", c.Router.PostgresAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	line, key := greeting(t, nc, startup(pgwire.Version32, "user", c.Servers[0].User, "database", "app"))
+	if line != "R0 K36 Z" {
+		t.Fatalf("the router greets with %s", line)
+	}
+	pid, secret := binary.BigEndian.Uint32(key), key[4:]
+	front := pgproto3.NewFrontend(nc, nc)
+	for _, r := range []*router.Router{c.Router, second} {
+		front.Send(&pgproto3.Query{String: "SELECT pg_sleep(60)"})
+		if err := front.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan string, 1)
+		go func() {
+			code := ""
+			for {
+				m, err := front.Receive()
+				if err != nil {
+					ended <- err.Error()
+					return
+				}
+				switch m := m.(type) {
+				case *pgproto3.ErrorResponse:
+					code = m.Code
+				case *pgproto3.ReadyForQuery:
+					ended <- code
+					return
+				}
+			}
+		}()
+		clustertest.Eventually(t, "the cancel", func() error {
+			short := append([]byte(nil), secret[:4]...)
+			cancelAt(t, r.PostgresAddr().String(), pid, short)
+			select {
+			case code := <-ended:
+				t.Fatalf("a part of the key has ended the statement: %s", code)
+			default:
+			}
+			cancelAt(t, r.PostgresAddr().String(), pid, secret)
+			select {
+			case code := <-ended:
+				if code != "57014" {
+					t.Fatalf("the statement ended with %s", code)
+				}
+				return nil
+			default:
+				return errors.New("it goes on")
+			}
+		})
+	}
 }

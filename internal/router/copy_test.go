@@ -130,3 +130,24 @@ func tuples(t *testing.T, b []byte) (out []string) {
 	slices.Sort(out)
 	return out
 }
+
+// TestRouterCopyEndMarkers: where the data of a COPY ends is for the server's version
+// to say: PostgreSQL 18 takes \\. in CSV as data, and in text only alone on its line.
+func TestRouterCopyEndMarkers(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Options{})
+	a, b := oracle(t, c, func(direct, routed *pgx.Conn) {
+		run(t, direct, "CREATE TABLE e (id text PRIMARY KEY, v text)")
+		run(t, routed, "CREATE TABLE e (id text PRIMARY KEY, v text) WITH (sharding.key = 'id')")
+	})
+	in := func(sql, data string) []pgproto3.FrontendMessage {
+		return append(q(sql), &pgproto3.CopyData{Data: []byte(data)}, &pgproto3.CopyDone{})
+	}
+	count := q("SELECT count(*) FROM e")
+	compare(t, a, b, []script{
+		{"CSV, data behind", join(in("COPY e FROM STDIN CSV", "a,1\nb,2\n\\.\nc,3\n"), count)},
+		{"CSV, as a value", join(in("COPY e FROM STDIN CSV", "d,\\.\n\\.,5\n"), count, q(`SELECT v FROM e WHERE id = '\.'`))},
+		{"text, alone", join(in("COPY e FROM STDIN", "f\t1\n\\.\ng\t2\n"), count)},
+		{"text, behind data", join(in("COPY e FROM STDIN", "h\t1\ni\t2\\.\n"), count)},
+		{"text, data behind it", join(in("COPY e FROM STDIN", "k\t1\n\\.x\n"), count)},
+	})
+}

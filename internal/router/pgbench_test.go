@@ -5,7 +5,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,7 +33,7 @@ func TestPgbench(t *testing.T) {
 	if v, err := strconv.Atoi(os.Getenv("SHARDING_PGBENCH_SCALE")); err == nil {
 		scale, seconds = v, "10"
 	}
-	bin := filepath.Join(c.Servers[0].Install.BinDir, "pgbench")
+	bin := c.Servers[0].Client(t, "pgbench")
 	host, port, _ := net.SplitHostPort(c.Router.PostgresAddr().String())
 	bench := func(args ...string) string {
 		t.Helper()

@@ -321,7 +321,10 @@ func testRefusals(t *testing.T, c *clustertest.Cluster, conn *pgx.Conn) {
 func testPsql(t *testing.T, c *clustertest.Cluster, conn *pgx.Conn) {
 	for _, cmd := range []string{`\d`, `\dt`, `\df`, `\d customers`, `\l`, `\du`, `\conninfo`, `SHOW sharding.shards`, `SHOW sharding.clients`,
 		`EXPLAIN (SHARDING) SELECT * FROM customers WHERE id = 5`} {
-		out, err := exec.Command("psql", "-X", "-v", "ON_ERROR_STOP=1", c.DSN("app"), "-c", cmd).CombinedOutput()
+		if cmd == `\l` && c.Servers[0].Install.Version >= 17 && !c.Servers[0].Install.Has("psql") {
+			continue // an older psql asks for a column that is gone
+		}
+		out, err := exec.Command(c.Servers[0].Client(t, "psql"), "-X", "-v", "ON_ERROR_STOP=1", c.DSN("app"), "-c", cmd).CombinedOutput()
 		if err != nil {
 			t.Errorf("psql %s: %v\n%s", cmd, err, out)
 		}
