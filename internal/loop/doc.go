@@ -16,6 +16,7 @@
 //   - Fairness: a turn ends after [TurnBytes] read or [TurnMessages] messages; the task then queues last.
 //   - After [Group.Close] every Wait answers [ErrStopped]; Close returns when all tasks and goroutines have ended and
 //     all descriptors are closed.
+//   - A task that rests ([Task.Rest]) has no coroutine, and so no stack; its next turn borrows one of its loop's.
 //   - A conn without unread input and unsent output holds no buffer.
 //
 // What a task must not do, because it would hold up every other task of its loop: block on a channel, a mutex held

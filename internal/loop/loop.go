@@ -20,6 +20,7 @@ type Loop struct {
 	// Owned by the loop.
 	tasks    []*Task
 	ready    queue
+	runners  []*runner // unused
 	timers   timers
 	slots    []slot
 	free     []int32  // unused slots
@@ -196,6 +197,7 @@ func (l *Loop) release() {
 			c.Close()
 		}
 	}
+	l.releaseRunners()
 	l.bufs, l.wide = nil, nil
 	l.p.close()
 }

@@ -2,7 +2,6 @@ package loop
 
 import (
 	"errors"
-	"iter"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -29,11 +28,12 @@ const (
 
 // Task is a coroutine on a loop. Its methods are for its own code, save where they say otherwise.
 type Task struct {
-	loop  *Loop
-	name  string
-	fn    func(*Task)
-	yield func(struct{}) bool
-	next  func() (struct{}, bool)
+	loop   *Loop
+	name   string
+	fn     func(*Task)
+	runner *runner // nil: before its first turn, and while it rests
+
+	again func(*Task, Cause, error) // of Rest
 
 	conns    []*Conn // owned
 	inLoop   int     // index in loop.tasks
@@ -52,6 +52,8 @@ type Task struct {
 	woken      bool
 	expired    bool
 	background bool
+	rested     bool  // it rests: again is what comes next
+	roused     Cause // of the end of its rest
 
 	interruptible, interrupted bool
 
@@ -63,7 +65,6 @@ type Task struct {
 func (l *Loop) start(name string, fn func(*Task)) *Task {
 	t := &Task{loop: l, name: name, fn: fn}
 	t.home.Store(l)
-	t.next, _ = iter.Pull(t.main)
 	l.adopt(t)
 	l.group.count(1)
 	l.enqueue(t)
@@ -88,14 +89,14 @@ func (l *Loop) forget(t *Task) {
 
 // resume runs a task until it suspends or ends.
 func (l *Loop) resume(t *Task) {
-	if t.loop != l || t.state == ended {
+	if t.loop != l || t.state == ended || t.rested && !t.rouse() {
 		return
 	}
 	t.state = running
 	t.bytesLeft, t.msgsLeft = TurnBytes, TurnMessages
 	l.running.Store(t)
 	l.beat.Add(1)
-	t.next()
+	l.carry(t)
 	if l.after != nil {
 		after := l.after
 		l.after = nil
@@ -103,22 +104,29 @@ func (l *Loop) resume(t *Task) {
 	}
 }
 
-// main is the coroutine's body: it must leave nothing behind whatever fn does.
-func (t *Task) main(yield func(struct{}) bool) {
-	t.yield = yield
-	defer t.finish()
-	t.fn(t)
+// main is the task on its coroutine: it must leave nothing behind whatever fn does.
+func (t *Task) main() {
+	normal := false
+	defer func() {
+		if !normal || t.again == nil {
+			t.finish(recover())
+		}
+	}()
+	if t.step(); t.again != nil {
+		t.lieDown()
+	}
+	normal = true
 }
 
-func (t *Task) finish() {
-	if v := recover(); v != nil {
+func (t *Task) finish(v any) {
+	if v != nil {
 		t.report(v)
 	}
 	for len(t.conns) > 0 {
 		t.conns[len(t.conns)-1].Close()
 	}
 	t.state = ended
-	t.fn = nil
+	t.fn, t.again = nil, nil
 	t.loop.forget(t)
 	if !t.background {
 		t.loop.group.count(-1)
@@ -137,7 +145,7 @@ func (t *Task) report(v any) {
 // suspend gives the thread back to the loop until it resumes the task.
 func (t *Task) suspend(s taskState) {
 	t.state = s
-	t.yield(struct{}{})
+	t.runner.yield(struct{}{})
 }
 
 // Loop is the loop that the task runs on. It changes only in MoveTo.

@@ -103,28 +103,36 @@ func (r *Router) virtual(t *loop.Task, c *loop.Conn, cred *backend.Credentials, 
 	h := handshake{r: r, t: t, c: c, deadline: deadlineIn(startupTimeout), counted: true, version: pgwire.Version30}
 	r.clients.Add(1)
 	r.web.Add(1) // these have a bound of their own
-	defer r.web.Add(-1)
-	raw, err := h.startup()
+	counted := false
+	defer func() {
+		if !counted {
+			r.web.Add(-1)
+		}
+	}()
+	s, err := h.admitVirtual(cred, keyspace)
 	if err != nil {
 		h.refuse(err)
 		return
 	}
+	s.quiet, counted = true, true // its end counts it out
+	r.serve(s)
+}
+
+// admitVirtual reads the startup packet and answers it.
+func (h *handshake) admitVirtual(cred *backend.Credentials, keyspace string) (*session, error) {
+	raw, err := h.startup()
+	if err != nil {
+		return nil, err
+	}
 	su, err := pgwire.ParseStartup(raw, pgwire.Version30)
 	if err != nil || su.Kind != pgwire.StartupConnect {
-		h.refuse(pgerr.Fatal(pgerr.ProtocolViolation, "a startup packet was expected"))
-		return
+		return nil, pgerr.Fatal(pgerr.ProtocolViolation, "a startup packet was expected")
 	}
 	params := map[string]string{}
 	for _, p := range su.Params {
 		params[p.Name] = p.Value
 	}
-	c.Consume(len(raw))
-	c.SetOut(pgwire.AppendAuthenticationOK(c.OutBuf()))
-	s, err := r.open(t, c, cred, keyspace, params, h.version)
-	if err != nil {
-		h.refuse(err)
-		return
-	}
-	s.quiet = true
-	r.serve(s)
+	h.c.Consume(len(raw))
+	h.c.SetOut(pgwire.AppendAuthenticationOK(h.c.OutBuf()))
+	return h.r.open(h.t, h.c, cred, keyspace, params, h.version)
 }

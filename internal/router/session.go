@@ -36,8 +36,10 @@ type session struct {
 	interrupt func() // ends what the session waits for beside the loop; nil: nothing
 	started   time.Time
 	quiet     bool // a virtual session of the HTTP side
-	closed    bool
-	cut       bool // in the middle of a message to the client
+	// rouse is s.roused, made once.
+	rouse  func(*loop.Task, loop.Cause, error)
+	closed bool
+	cut    bool // in the middle of a message to the client
 	// described: Describe has told the columns of what runs now.
 	described bool
 	// defaultPath is the search_path of a session that has SET none.
@@ -185,7 +187,7 @@ func (s *session) next() (byte, []byte, error) {
 	}
 }
 
-// idle waits for the client.
+// idle waits for the client; errRest says that the session's coroutine is to be left for that.
 func (s *session) idle() error {
 	ev := loop.Readable
 	switch err := s.c.Flush(); {
@@ -205,7 +207,10 @@ func (s *session) idle() error {
 	if s.x.Listening() && s.c.Queued() <= maxNotifications {
 		return s.listenIdle()
 	}
-	block := s.x.InBlock() && s.x.Bound()
+	if !s.x.InBlock() {
+		return errRest
+	}
+	block := s.x.Bound()
 	if block {
 		s.x.WatchBlock()
 	}
@@ -265,7 +270,9 @@ func (s *session) guard(fn func() error) (err error) {
 			s.r.log.Error("panic in a session", "user", s.user, "keyspace", s.database, "panic", v, "stack", string(debug.Stack()))
 			err = pgerr.Fatal(pgerr.InternalError, "internal error in the router")
 		}
-		s.closeDown()
+		if err != errRest { // as it is: nothing wraps it
+			s.closeDown()
+		}
 	}()
 	return fn()
 }

@@ -43,17 +43,6 @@ func (r *Router) tooMany() error {
 		WithHint("This router takes %d (postgres.max_clients).", r.opts.MaxClients)
 }
 
-// serve runs a session that has been let in, to its end.
-func (r *Router) serve(s *session) {
-	defer r.sessions.Delete(s.pid)
-	defer r.clients.Add(-1)
-	err := s.guard(s.serve)
-	if err != nil {
-		r.log.Debug("a session ended", "user", s.user, "keyspace", s.database, "client", s.c.RemoteAddr(), "err", err)
-	}
-	s.end(err)
-}
-
 // handshake is a client before it is a session.
 type handshake struct {
 	r        *Router
@@ -306,6 +295,7 @@ func (r *Router) open(t *loop.Task, c *loop.Conn, cred *backend.Credentials, dat
 		started: time.Now(), identity: rand.Uint64(),
 	}
 	own := ownSettings(startup)
+	s.rouse = s.roused
 	s.init(cred, startup)
 	if err := s.startOwn(own); err != nil {
 		return nil, err
