@@ -6,8 +6,8 @@ import (
 	"github.com/sharding-system/sharding/internal/plan"
 )
 
-// copyFormat is how the client writes its rows.
-// copyFormat's server is the major version of the servers that they go to.
+// copyFormat is how the client writes its rows; server is the major version of the
+// servers that they go to.
 func copyFormat(c *plan.CopyPlan, server int) (copydata.Format, error) {
 	o := &c.Options
 	f, err := copydata.FromOptions(copydata.Options{
