@@ -55,6 +55,7 @@ type Conn struct {
 	pool   *Pool
 	born   time.Time
 	broken bool
+	buried bool
 	taken  bool
 }
 
@@ -64,6 +65,16 @@ func (c *Conn) Break() { c.broken = true }
 
 // Broken says whether Break was called.
 func (c *Conn) Broken() bool { return c.broken }
+
+// Bury closes a connection that Break was called for and gives its place to others,
+// although its session still refers to it, as one whose transaction has failed does until
+// it rolls back. Release is called all the same.
+func (c *Conn) Bury() {
+	if c.broken && !c.buried {
+		c.buried = true
+		c.pool.ep.destroy(c)
+	}
+}
 
 // Alive asks the system whether an idle connection still stands and nothing has
 // come in: a system call, so not for every use.

@@ -263,6 +263,9 @@ func (c *Conn) Release() {
 		panic("backend: released twice")
 	}
 	c.taken = false
+	if c.buried {
+		return
+	}
 	c.Disown() // or it would be closed with the session's task
 	ep := c.pool.ep
 	if c.broken || c.Generation != ep.pools.generation.Load() || c.TxStatus != 'I' || c.Queued() > 0 || len(c.In()) > 0 || c.HupSeen() {

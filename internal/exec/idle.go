@@ -11,6 +11,18 @@ func (p *part) quiet() bool {
 	return p.conn != nil && !p.conn.Broken() && !p.owes && !p.unit.open && p.skipZ == 0 && p.big == 0
 }
 
+// BuryLost closes connections that were lost or given up while the session's transaction
+// or pipeline goes on to refer to them: a client may take its time to roll back, and
+// others need their places. The session must be about to wait for its client.
+func (x *Exec) BuryLost() {
+	for _, p := range x.txn.parts {
+		if p.conn != nil && p.conn.Broken() {
+			p.pend = 0
+			p.conn.Bury()
+		}
+	}
+}
+
 // WatchBlock has the session's next Wait end when a shard of the open block speaks
 // of itself: a server ends a transaction that is idle for too long. BlockSpoke must
 // follow the Wait.

@@ -3,9 +3,7 @@ package exec
 import (
 	"slices"
 
-	"github.com/sharding-system/sharding/internal/loop"
 	"github.com/sharding-system/sharding/internal/pgerr"
-	"github.com/sharding-system/sharding/internal/pgwire"
 	"github.com/sharding-system/sharding/internal/plan"
 )
 
@@ -112,38 +110,3 @@ func (x *Exec) listenElsewhere(ls []listening) {
 		}
 	}
 }
-
-// WantNotifications has the task's next Wait end when a shard that the session
-// listens on has something to say; Overhear takes it, and wants no more. It says
-// whether something has come already. The session must be idle, outside a block.
-func (x *Exec) WantNotifications() (pending bool) {
-	for _, p := range x.pinned {
-		if p.pinned&plan.PinListen == 0 {
-			continue
-		}
-		x.T.Want(p.conn.Conn, loop.Readable)
-		_, n, _ := pgwire.Frame(p.conn.In())
-		pending = pending || n > 0 && n <= len(p.conn.In()) || p.conn.Readable()
-	}
-	return pending
-}
-
-// Overhear passes notifications on to the client. A listening connection that has
-// ended ends the session: what it would have heard is lost, and the client must know.
-func (x *Exec) Overhear() error {
-	for _, p := range x.pinned {
-		if p.pinned&plan.PinListen == 0 {
-			continue
-		}
-		x.T.Want(p.conn.Conn, 0)
-		if err := x.overhear(p); err != nil {
-			e := pgerr.From(err)
-			return pgerr.Fatal(pgerr.AdminShutdown, "terminating connection: the connection to shard %s on which it listens was lost", x.Place.Shards[p.shard]).
-				WithDetail("%s", e.Detail).WithHint("Connect again and LISTEN again; what was notified meanwhile is not known.")
-		}
-	}
-	return nil
-}
-
-// Listening says whether a kept connection listens, when the session is idle.
-func (x *Exec) Listening() bool { return len(x.pinned) > 0 && !x.txn.block && x.Listens() }

@@ -25,6 +25,7 @@ type part struct {
 	pinned     plan.Pin         // why the session keeps it
 	fresh      plan.Pin         // what the open transaction adds to that
 	look       plan.Pin         // what of it the server is to be asked about
+	said       *pgerr.Error     // with which the server ended it while it was kept, if it said why
 	told       bool             // the client knows that the connection is lost
 	pend       int              // bytes of the frame that frame() returned last
 	heard      bool             // something that it said has been taken

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sharding-system/sharding/internal/loop"
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/pgwire"
 	"github.com/sharding-system/sharding/internal/plan"
@@ -93,8 +94,12 @@ func (x *Exec) unpinned(p *part) {
 
 // lostPins is the error for a kept connection that is gone.
 func (x *Exec) lostPins(p *part) *pgerr.Error {
+	said := ""
+	if p.said != nil {
+		said = "The server said: " + p.said.Message + " (" + p.said.Code + "). "
+	}
 	return pgerr.New(pgerr.ConnectionFailure, "the connection to shard %s that this session was bound to was lost", x.Place.Shards[p.shard]).
-		WithDetail("What was there is gone: %s.", p.pinned&^plan.PinMode).
+		WithDetail("%sWhat was there is gone: %s.", said, p.pinned&^plan.PinMode).
 		WithHint("Make it anew, or reconnect.")
 }
 
@@ -103,52 +108,82 @@ func (p *part) stands() bool { return p.pinned&^plan.PinMode != 0 }
 
 // takePinned yields the kept connection to shard, nil where there is none. A kept
 // connection that has died is an error, once: its transaction cannot rely on what
-// was there, wherever it goes.
+// was there, wherever it goes. Where nothing was there, another one will do.
 func (x *Exec) takePinned(shard int) (*part, error) {
-	var found *part
-	for i := 0; i < len(x.pinned); i++ {
+	for i := 0; i < len(x.pinned); {
 		p := x.pinned[i]
-		if p.shard != shard && !p.conn.Readable() {
-			continue
-		}
-		err := x.overhear(p)
-		if err == nil && p.shard != shard {
+		if p.shard != shard && !p.conn.Readable() || !x.hear(p) {
+			i++
 			continue
 		}
 		x.pinned = slices.Delete(x.pinned, i, i+1)
-		i--
-		if err != nil {
-			p.told = true
-			x.release(p)
+		stood, e := p.stands(), x.lostPins(p)
+		p.told = true
+		x.release(p)
+		if stood {
 			x.pinsLost = nil
-			return nil, err
+			return nil, e
 		}
-		found = p
 	}
 	if e := x.pinsLost; e != nil {
 		x.pinsLost = nil
-		if found != nil {
-			x.pinned = append(x.pinned, found)
-		}
 		return nil, e
 	}
-	return found, nil
+	i := slices.IndexFunc(x.pinned, func(p *part) bool { return p.shard == shard })
+	if i < 0 {
+		return nil, nil
+	}
+	p := x.pinned[i]
+	x.pinned = slices.Delete(x.pinned, i, i+1)
+	return p, nil
 }
 
-// overhear takes what a server has said on a kept connection between two
-// statements; a farewell or an end of the connection is the error.
-func (x *Exec) overhear(p *part) error {
-	over, farewell := x.aside(p)
-	if !over {
-		return nil
+// hear takes what the server of a kept connection has said between two statements. It
+// says whether the connection has ended; then its place is another session's.
+func (x *Exec) hear(p *part) (over bool) {
+	if p.conn.Broken() {
+		return true
 	}
-	p.conn.Break()
-	e := x.lostPins(p)
-	if farewell != nil {
-		e = e.WithDetail("The server said: %s (%s). What was there is gone: %s.", farewell.Message, farewell.Code, p.pinned&^plan.PinMode)
+	if over, p.said = x.aside(p); over {
+		p.pend = 0
+		p.conn.Lost()
+		p.conn.Bury()
 	}
-	return e
+	return over
 }
+
+// WatchKept has the task's next Wait end when the server of a connection that the session
+// keeps says something of itself; Overhear takes it, and wants no more. It says whether
+// something has come already. The session must be idle, outside a block.
+func (x *Exec) WatchKept() (pending bool) {
+	for _, p := range x.pinned {
+		if p.conn.Broken() {
+			continue // the next statement tells
+		}
+		x.T.Want(p.conn.Conn, loop.Readable)
+		_, n, _ := pgwire.Frame(p.conn.In())
+		pending = pending || n > 0 && n <= len(p.conn.In()) || p.conn.Readable()
+	}
+	return pending
+}
+
+// Overhear passes on to the client what servers have said on kept connections:
+// notifications, above all. A listening connection that has ended ends the session: what
+// it would have heard is lost, and the client must know. The end of another is told by
+// the next statement, and only its place is given up now.
+func (x *Exec) Overhear() error {
+	for _, p := range x.pinned {
+		x.T.Want(p.conn.Conn, 0)
+		if over := x.hear(p); over && p.pinned&plan.PinListen != 0 {
+			return pgerr.Fatal(pgerr.AdminShutdown, "terminating connection: the connection to shard %s on which it listens was lost", x.Place.Shards[p.shard]).
+				WithDetail("%s", x.lostPins(p).Detail).WithHint("Connect again and LISTEN again; what was notified meanwhile is not known.")
+		}
+	}
+	return nil
+}
+
+// Keeps says whether the session, outside a block, keeps a connection.
+func (x *Exec) Keeps() bool { return len(x.pinned) > 0 && !x.txn.block }
 
 // unpin ends reasons everywhere; connections without another one go back to
 // their pools.

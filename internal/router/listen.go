@@ -22,10 +22,11 @@ func (s *session) listen(c *plan.Control) error {
 	return s.tagged("LISTEN", nil)
 }
 
-// listenIdle waits for the client or for a notification, and passes the latter on.
-func (s *session) listenIdle() error {
+// keepIdle waits for the client, or for what the servers of connections that the session
+// keeps say of themselves, a notification or an end.
+func (s *session) keepIdle() error {
 	var cause loop.Cause
-	if !s.x.WantNotifications() {
+	if !s.x.WatchKept() {
 		var err error
 		if cause, err = s.t.Wait(s.idleDeadline()); err != nil {
 			return err

@@ -203,14 +203,17 @@ func (s *session) idle() error {
 	if ev == loop.Readable && s.x.Movable() && s.t.Rebalance() {
 		s.settle()
 	}
+	block := s.x.Bound()
+	if block {
+		s.x.BuryLost()
+	}
 	s.t.Want(s.c, ev)
-	if s.x.Listening() && s.c.Queued() <= maxNotifications {
-		return s.listenIdle()
+	if s.x.Keeps() && s.c.Queued() <= maxNotifications {
+		return s.keepIdle()
 	}
 	if !s.x.InBlock() {
 		return errRest
 	}
-	block := s.x.Bound()
 	if block {
 		s.x.WatchBlock()
 	}

@@ -98,6 +98,15 @@ func TestVanishedMachine(t *testing.T) {
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+	// Those who have not rolled back yet hold no places.
+	within(t, time.Minute, "nothing is left of the connections", func() error {
+		for _, s := range c.Router.PoolStats() {
+			if s.Addr == h.l.Addr().String() && s.Open > 0 {
+				return fmt.Errorf("%+v", s)
+			}
+		}
+		return nil
+	})
 	h.comeBack(t)
 	for _, k := range calls {
 		if k.before != "" {
