@@ -9,7 +9,8 @@ import (
 
 // A pooled connection may have died unseen a moment before it is used. What was
 // sent on it is sent again on another, once, where that cannot do anything twice and
-// the client has been told nothing (docs/decisions/0003).
+// the client has been told nothing (docs/decisions/0003). A replica may also refuse what it
+// was sent: see confirm.go. In the extended protocol both take the pipeline's steps again.
 
 // mayRepeat says whether what was sent on p, whose connection is lost, may be sent
 // again. pl is nil where nothing was executed.
@@ -83,7 +84,8 @@ type steps struct {
 	plan *plan.Plan // of the portal that was executed
 }
 
-// maxSteps: a long pipeline is not kept.
+// maxSteps: a long pipeline is not kept. One that is alone (aloneInPipeline in the router)
+// has no more.
 const maxSteps = 8
 
 func (s *steps) reset() {
@@ -128,21 +130,26 @@ func (x *Exec) repeatUnit(p *part, cause error) (*part, error) {
 			return p, cause
 		}
 	}
-	list := s.list
-	s.off = true // steps taken again are not noted
 	q, err := x.another(p)
 	if err != nil {
 		return nil, err // p may be another session's by now
 	}
+	return q, x.takeAgain()
+}
+
+// takeAgain takes the steps that are noted again, on the part that now has their shard.
+func (x *Exec) takeAgain() error {
+	s := &x.ext.steps
+	s.off = true // steps taken again are not noted
 	hide := x.hide
 	defer func() { x.hide = hide }()
-	for i := range list {
-		x.hide = list[i].hide
-		if err := list[i].what(x, &list[i]); err != nil {
-			return q, err
+	for i := range s.list {
+		x.hide = s.list[i].hide
+		if err := s.list[i].what(x, &s.list[i]); err != nil {
+			return err
 		}
 	}
-	return q, nil
+	return nil
 }
 
 func prepareAgain(x *Exec, s *step) error {
@@ -167,8 +174,6 @@ func describePortalAgain(x *Exec, s *step) error { return x.ExtDescribePortal(s.
 func executeAgain(x *Exec, s *step) error { return x.ExtExecute(s.portal, s.maxRows) }
 
 func answerAgain(x *Exec, s *step) error {
-	if !s.told {
-		x.answerOwn(s.typ)
-	}
+	x.answerOwn(s.typ)
 	return nil
 }

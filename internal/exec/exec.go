@@ -132,7 +132,6 @@ type Exec struct {
 	// shard, nil where it has not.
 	replicas [][]*backend.Pool
 	wroteAt  []time.Time
-	redo     []extOp
 
 	shbuf    []int
 	split    plan.RowSplit

@@ -149,7 +149,9 @@ func (x *Exec) askUnit(p *part) (failed, copyIn bool, err error) {
 // Answer gives the client an answer of the router's own (a message without a
 // body), in its place behind those that are due.
 func (x *Exec) Answer(typ byte) {
-	x.ext.steps.add(step{what: answerAgain, typ: typ, told: x.answerOwn(typ)})
+	if !x.answerOwn(typ) {
+		x.ext.steps.add(step{what: answerAgain, typ: typ})
+	}
 }
 
 // answerOwn is Answer; told says that the client has it already.
@@ -301,7 +303,6 @@ func (x *Exec) ExtPrepare(s *Stmt, shard int) error {
 	}
 	x.ext.steps.once(len(x.ext.steps.list) > 0)
 	x.ext.steps.add(step{what: prepareAgain, stmt: s, shard: shard, told: told})
-	x.logOp(p, extOp{kind: opPrepare, stmt: s})
 	return nil
 }
 
@@ -374,7 +375,6 @@ func (x *Exec) ExtBind(po *Portal) error {
 	}
 	x.ext.steps.once(x.ext.steps.bound() || times != nil)
 	x.ext.steps.add(step{what: bindAgain, portal: po, shard: po.Shards[0], hide: x.hide})
-	x.logOp(p, extOp{kind: opBind, po: po})
 	return x.bindOn(p, po, nil, what, times)
 }
 
@@ -443,7 +443,6 @@ func (x *Exec) ExtDescribePortal(po *Portal) error {
 	if err != nil {
 		return err
 	}
-	x.logOp(p, extOp{kind: opDescribe, po: po})
 	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
 	p.unit.push(expectation{what: relayed, stmt: po.Stmt, portal: true})
 	x.ext.described = po
@@ -477,7 +476,6 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 	}
 	x.LastShards = append(x.LastShards[:0], po.Shards...)
 	p.unit.ran = true
-	x.logOp(p, extOp{kind: opExecute, po: po, max: maxRows})
 	rows := x.describeRows(p, po)
 	p.conn.SetOut(pgwire.AppendExecute(p.conn.OutBuf(), po.Name, maxRows))
 	p.unit.push(expectation{what: relayed, rows: rows})

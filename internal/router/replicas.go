@@ -172,6 +172,9 @@ func (r *Router) roleOf(addr string) string {
 	return ""
 }
 
+// maxDescribes bounds how often a portal that is alone may be described.
+const maxDescribes = 3
+
 // aloneInPipeline says whether the client's input, from the Bind of a portal on, is
 // that portal's alone up to its Sync, and all there: Describe and Execute of it. Then
 // what the pipeline does is known before anything of it is sent.
@@ -190,7 +193,7 @@ func aloneInPipeline(in []byte, portal string) bool {
 			}
 		case pgwire.TypeDescribe:
 			d, err := pgwire.ParseDescribe(body)
-			if err != nil || executed || d.Kind != pgwire.KindPortal || string(d.Name) != portal {
+			if err != nil || executed || i > maxDescribes || d.Kind != pgwire.KindPortal || string(d.Name) != portal {
 				return false
 			}
 		case pgwire.TypeExecute:
@@ -212,7 +215,7 @@ func aloneInPipeline(in []byte, portal string) bool {
 // exec.Exec.Alone. The Bind is still in the client's input.
 func (s *session) alone(po *exec.Portal) bool {
 	p := po.Stmt.Plan
-	if s.x.Place.Replicas == nil || s.x.Policy == exec.PolicyPrimary || p.Replica == plan.ReplicaNever || s.x.OpenUnits() {
+	if s.x.Place.Replicas == nil || s.x.Policy == exec.PolicyPrimary || p.Replica == plan.ReplicaNever || s.x.OpenUnits() || !s.x.Noted() {
 		return false
 	}
 	if len(p.NowEdits) > 0 && s.x.InBlock() {

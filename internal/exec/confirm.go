@@ -1,39 +1,16 @@
 package exec
 
-import (
-	"github.com/sharding-system/sharding/internal/pgwire"
-)
+import "github.com/sharding-system/sharding/internal/pgwire"
 
-// extOp is an extended-protocol message that a replica has been sent and whose
-// answer the client has not: where the replica does not accept, the primary is sent
-// the same.
-type extOp struct {
-	kind opKind
-	stmt *Stmt
-	po   *Portal
-	max  int32
-	hide bool
-}
-
-type opKind uint8
-
-const (
-	opPrepare opKind = iota
-	opBind
-	opDescribe
-	opExecute
-)
+// A pipeline that a replica does not accept is taken again by the primary, step by step
+// (see again.go): nothing that it was sent has been answered to the client.
 
 // redoable says whether what is sent to p may yet be sent to the primary instead.
 func (p *part) redoable() bool { return p.replica != nil && p.unit.open && !p.settled }
 
-// logOp keeps a message for the case that p does not accept.
-func (x *Exec) logOp(p *part, op extOp) {
-	if p != nil && p.redoable() {
-		op.hide = x.hide
-		x.redo = append(x.redo, op)
-	}
-}
+// Noted says whether everything that came since the last Sync is noted, to be taken again
+// if need be, and nothing has come yet.
+func (x *Exec) Noted() bool { return !x.ext.steps.off && len(x.ext.steps.list) == 0 }
 
 // due counts the answers that a part's server owes.
 func (u *unit) due() (n int) {
@@ -51,7 +28,7 @@ func (x *Exec) confirm(p *part) (*part, error) {
 	want := p.unit.due()
 	if want == 0 {
 		// Nothing was asked of the server; what the router itself answers is told now.
-		x.redo = x.redo[:0]
+		x.ext.steps.list, x.ext.steps.off = x.ext.steps.list[:0], true
 		return p, nil
 	}
 	p.conn.SetOut(pgwire.AppendFlush(p.conn.OutBuf()))
@@ -60,7 +37,6 @@ func (x *Exec) confirm(p *part) (*part, error) {
 		err = x.accepted(p, want)
 	}
 	if err == nil {
-		x.redo = x.redo[:0]
 		return p, nil
 	}
 	return x.redoOn(p, err)
@@ -75,7 +51,6 @@ func (x *Exec) confirmSync(p *part) (*part, error) {
 		err = x.accepted(p, 0)
 	}
 	if err == nil {
-		x.redo = x.redo[:0]
 		x.ownAnswers(p)
 		return p, nil
 	}
@@ -88,31 +63,9 @@ func (x *Exec) confirmSync(p *part) (*part, error) {
 
 // redoOn gives a replica's part up and sends the primary what it was sent.
 func (x *Exec) redoOn(p *part, why error) (*part, error) {
-	ops := x.redo
-	x.redo = nil
 	q, err := x.instead(p, why)
 	if err != nil {
 		return p, err
 	}
-	x.ext.steps.off = true
-	hide := x.hide
-	defer func() { x.hide = hide }()
-	for _, op := range ops {
-		x.hide = op.hide
-		switch op.kind {
-		case opPrepare:
-			err = x.ExtPrepare(op.stmt, q.shard)
-		case opBind:
-			op.po.on = nil
-			err = x.ExtBind(op.po)
-		case opDescribe:
-			err = x.ExtDescribePortal(op.po)
-		case opExecute:
-			err = x.ExtExecute(op.po, op.max)
-		}
-		if err != nil {
-			return q, err
-		}
-	}
-	return q, nil
+	return q, x.takeAgain()
 }
