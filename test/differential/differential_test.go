@@ -192,7 +192,7 @@ func (p *pair) choose(g *generator, s statement) *way {
 		return w
 	}
 	w.named = s.target == "" && g.chance(50)
-	w.params = [][]byte{}
+	w.params, w.again = [][]byte{}, [][]byte{}
 	w.result = []int16{int16(g.intn(2))}
 	for _, a := range g.params {
 		w.oids = append(w.oids, a.oid)
@@ -291,6 +291,9 @@ func difference(s statement, got, want []answer) string {
 		if s.all != "" && len(g.rows) == len(w.rows) {
 			g.rows = w.rows
 		}
+		if strings.HasPrefix(g.code, "23") && strings.HasPrefix(w.code, "23") {
+			continue // of several faults either may be met first
+		}
 		if g.code != w.code || !slices.Equal(g.fields, w.fields) || !slices.Equal(g.rows, w.rows) || g.tag != w.tag {
 			return fmt.Sprintf("answer %d\ngot  %s %s %s %q %q %s\nwant %s %s %s %q %q %s", i, g.code, g.message, g.detail, g.fields, g.rows, g.tag, w.code, w.message, w.detail, w.fields, w.rows, w.tag)
 		}
@@ -304,7 +307,7 @@ func difference(s statement, got, want []answer) string {
 // among says whether the rows of a query with LIMIT are rows of the query without it.
 func (p *pair) among(s statement, w *way, got answer) string {
 	all := *w
-	if w.params != nil && w.named {
+	if w.named {
 		all.params, all.named = w.again, false
 	}
 	rows := all.send(p.direct, s.all)[0].rows
