@@ -212,12 +212,6 @@ func (p *Process) Port() int { return p.port }
 // Host is the address that it listens on.
 func (p *Process) Host() string { return p.cfg.Host }
 
-// DataDir is the absolute data directory.
-func (p *Process) DataDir() string { return p.cfg.DataDir }
-
-// LogFile is the path of the server's log.
-func (p *Process) LogFile() string { return p.cfg.LogFile }
-
 // Done is closed when the postmaster has ended, for whatever reason.
 func (p *Process) Done() <-chan struct{} { return p.done }
 

@@ -344,7 +344,7 @@ func (p *planner) oneShardCall(name plan.Name) {
 // unsafeSession are functions of PostgreSQL's own that change or show what
 // belongs to the server's session.
 var unsafeSession = wordSet(`set_config pg_listening_channels pg_prepared_statement pg_cursor pg_my_temp_schema
-	pg_stat_force_next_flush pg_stat_clear_snapshot pg_replication_origin_session_setup pg_replication_origin_session_reset pg_export_snapshot`)
+	pg_replication_origin_session_setup pg_replication_origin_session_reset pg_export_snapshot`)
 
 func (p *planner) oneShardUser(u *schema.Function) {
 	switch {

@@ -171,16 +171,6 @@ func (k *keyspace) refreshNow(ctx context.Context) error {
 	return k.update(ctx, snap)
 }
 
-// refreshTo updates to a schema version at least.
-func (k *keyspace) refreshTo(ctx context.Context, version int64) error {
-	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
-	defer cancel()
-	if err := k.r.view.WaitRevision(ctx, version); err != nil {
-		return err
-	}
-	return k.update(ctx, k.r.view.Snapshot())
-}
-
 // epochs are those of the maps that the router goes by from now on, at a snapshot
 // that its open keyspaces have just been brought to: one that could not be brought
 // to it is reported as it is.

@@ -53,6 +53,7 @@ func TestLostConnectionsLeaveTheirPlaces(t *testing.T) {
 		{name: "a transaction that fails", server: 1, before: []string{"BEGIN", there}, busy: true, other: there, next: there, told: "25P02"},
 		{name: "an idle transaction", server: 1, before: []string{"BEGIN", there}, other: there, next: there, told: "08006"},
 		{name: "COMMIT", server: 1, before: []string{"BEGIN", there}, other: there, next: "COMMIT", told: "08006"},
+		{name: "COMMIT, after another shard", server: 1, before: []string{"BEGIN", there}, other: there, next: fmt.Sprintf("UPDATE t SET n = n + 1 WHERE id = %d; COMMIT", keys[0]), told: "08006"},
 		{name: "a savepoint", server: 1, before: []string{"BEGIN", there, "SAVEPOINT s"}, busy: true, other: there, next: "ROLLBACK TO s", told: "08006"},
 		{name: "a temporary table", server: 0, before: []string{"CREATE TEMP TABLE tt (a int)"}, other: home, next: "SELECT * FROM tt", told: "08006", kept: "temporary table"},
 		{name: "a lock", server: 0, before: []string{"SELECT pg_advisory_lock(1)"}, other: home, next: home, told: "08006", kept: "advisory lock"},

@@ -165,17 +165,11 @@ func (s *Server) Endpoint() string { return s.endpoint }
 // Port is the port of Endpoint, to start again on the same one.
 func (s *Server) Port() int { return s.port }
 
-// MemberID is etcd's id of this member.
-func (s *Server) MemberID() uint64 { return uint64(s.etcd.Server.MemberID()) }
-
 // IsLeader says whether this member leads its cluster at this instant.
 func (s *Server) IsLeader() bool { return s.etcd.Server.Leader() == s.etcd.Server.MemberID() }
 
 // Done is closed when the server has ended, by Close or by a failure of its own.
 func (s *Server) Done() <-chan struct{} { return s.etcd.Server.StopNotify() }
-
-// Err returns the failures of the server's listeners, if there are any.
-func (s *Server) Err() <-chan error { return s.etcd.Err() }
 
 // Close stops the server and returns when it has ended. It may be called
 // several times and from several goroutines; each call waits.
