@@ -155,7 +155,7 @@ func checkPrimary(rw io.ReadWriter, addr string, params map[string]string) error
 	}
 	if recovering == "on" {
 		return pgerr.New(pgerr.CannotConnectNow, "the server at %s, which the catalog names as a shard's primary, is a standby", addr).
-			WithHint("If another server has been promoted, the catalog must name it as the primary.")
+			WithHint("If another server has been promoted, name it: PATCH /api/v1/shards/{shard} of the manager, primary_endpoint.")
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/sharding-system/sharding/internal/plan"
 )
 
-// Reads from replicas: docs/decisions/0003-replica-reads.md.
+// Reads from replicas: docs/decisions/0004-replica-reads.md.
 
 // Policy says where reads outside a write transaction may run.
 type Policy uint8
