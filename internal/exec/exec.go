@@ -167,10 +167,10 @@ type Exec struct {
 	scratch  []byte
 }
 
-// highWater is how much unsent output a client may have before its backend is
-// no longer read.
 var noDeadline time.Time
 
+// highWater is how much unsent output a client may have before its backend is
+// no longer read.
 const highWater = 256 << 10
 
 // InMessage says whether the client has been sent a part of a message whose rest
