@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"runtime"
 	"runtime/pprof"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -139,12 +141,38 @@ func count(t *testing.T, c *clustertest.Cluster) stock {
 	if err != nil {
 		t.Skip("no /proc: descriptors cannot be counted")
 	}
-	n := stock{runtime.NumGoroutine(), len(fds)}
+	n := stock{runtime.NumGoroutine() - unusedCoroutines(t), len(fds)}
 	for _, s := range c.Router.PoolStats() {
 		n.descriptors -= s.Idle
 	}
 	return n
 }
+
+// unusedCoroutines counts those that the loops keep for the next task: they run
+// nothing, and how many there are is what was at work at once, up to a bound.
+func unusedCoroutines(t *testing.T) (n int) {
+	t.Helper()
+	var b strings.Builder
+	if err := pprof.Lookup("goroutine").WriteTo(&b, 1); err != nil {
+		t.Fatal(err)
+	}
+	for stack := range strings.SplitSeq(b.String(), "\n\n") {
+		count, frames, _ := strings.Cut(stack, " @ ")
+		if !unusedCoroutine.MatchString(frames) {
+			continue
+		}
+		count = count[strings.LastIndexByte(count, '\n')+1:] // the first has a title
+		k, err := strconv.Atoi(count)
+		if err != nil {
+			t.Fatalf("a profile that starts with %q", count)
+		}
+		n += k
+	}
+	return n
+}
+
+// unusedCoroutine is the stack of a coroutine that has yielded between two tasks.
+var unusedCoroutine = regexp.MustCompile(`^[^\n]*\n#\s+\S+\s+iter\.Pull\S+\s[^\n]*\n#\s+\S+\s+\S+/internal/loop\.\(\*runner\)\.main\+`)
 
 // checkClean: nothing of the clients is left, here or on the shards.
 func checkClean(t *testing.T, c *clustertest.Cluster, before stock) {
