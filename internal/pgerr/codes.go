@@ -40,17 +40,17 @@ var (
 		"LIMIT, OFFSET or FETCH FIRST over several shards",
 		"Restrict the query to one shard key."}
 	CrossShardDistinct = Refusal{"SH0007",
-		"DISTINCT over several shards",
-		"Restrict the query to one shard key, or remove duplicates in the application."}
+		"DISTINCT over several shards of columns without the shard key",
+		"Select the shard key too, restrict the query to one shard key, or remove duplicates in the application."}
 	CrossShardGroup = Refusal{"SH0008",
-		"GROUP BY or HAVING over several shards",
-		"Restrict the query to one shard key."}
+		"GROUP BY or HAVING over several shards where the shard key is not among the columns grouped by",
+		"Group by the shard key's columns, by their names or positions, or restrict the query to one shard key."}
 	CrossShardAggregate = Refusal{"SH0009",
-		"an aggregate over several shards other than count, sum of integers, min and max of integers as whole output columns",
-		"Restrict the query to one shard key, or ask for count(*), count(x), sum(integer), min(integer), max(integer) alone."}
+		"an aggregate over several shards, without GROUP BY, other than count, sum of integers, min and max of integers as whole output columns",
+		"Restrict the query to one shard key, group by it, or ask for count(*), count(x), count(DISTINCT shard key), sum(integer), min(integer), max(integer) alone."}
 	CrossShardWindow = Refusal{"SH0010",
-		"a window function over several shards",
-		"Restrict the query to one shard key."}
+		"a window function over several shards that is not partitioned by the shard key",
+		"Partition by the shard key's columns, or restrict the query to one shard key."}
 	CrossShardSetOperation = Refusal{"SH0011",
 		"UNION, INTERSECT or EXCEPT over several shards",
 		"Restrict every arm to the same shard key, or run the arms one by one."}

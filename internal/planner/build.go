@@ -1,6 +1,8 @@
 package planner
 
 import (
+	"slices"
+
 	pg "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/sharding-system/sharding"
@@ -138,7 +140,7 @@ func (l *level) groupColumns(s *pg.SelectStmt) {
 // groupOrdinal is GROUP BY 1. Constants of GROUP BY are never lifted.
 func (l *level) groupOrdinal(s *pg.SelectStmt, c *pg.A_Const) {
 	i := int(c.GetIval().GetIval()) - 1
-	if i < 0 || i >= len(s.GetTargetList()) {
+	if i < 0 || i >= len(s.GetTargetList()) || slices.ContainsFunc(s.GetTargetList()[:i], isStar) {
 		return
 	}
 	if ref := s.GetTargetList()[i].GetResTarget().GetVal().GetColumnRef(); ref != nil {

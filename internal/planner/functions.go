@@ -15,7 +15,7 @@ func (p *planner) noteFunction(f *pg.FuncCall, l *level) error {
 	name := nameOf(f.GetFuncname())
 	at := p.loc(f.GetLocation())
 	if f.GetOver() != nil {
-		l.window = true
+		l.window, l.windows = true, append(l.windows, f.GetOver())
 	}
 	if users := p.userFunctions(name); len(users) > 0 {
 		p.noteUser(users, name, at, f, l)

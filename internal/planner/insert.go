@@ -445,7 +445,7 @@ func (ins *insert) merge() error {
 		m.Kind = plan.Concat
 	}
 	var refusal *pgerr.Error
-	if _, r := p.mergeOf(ins.query); r != nil || ins.query.agg || p.notTogether() != nil || ins.timeDefault() {
+	if how, r := p.mergeOf(ins.query); r != nil || how.Kind != plan.Concat || p.notTogether() != nil || ins.timeDefault() {
 		refusal = p.refuse(pgerr.InsertSelect, ins.t.location, "the rows for table %s are not made on the shards where they belong", ins.t)
 	}
 	p.many(m, refusal)

@@ -73,7 +73,8 @@ type level struct {
 	agg, window, grouped, distinct, limited bool
 	sampled                                 bool // TABLESAMPLE
 	groupKeys                               []colID
-	settled                                 bool // a data-modifying WITH query: solved on its own
+	windows                                 []*pg.WindowDef // of the window functions
+	settled                                 bool            // a data-modifying WITH query: solved on its own
 }
 
 // cte is a WITH query in scope.
@@ -224,6 +225,9 @@ func (l *level) scan(m proto.Message, subs *[]*level) error {
 		case *pg.TypeCast:
 			l.p.noteCast(e)
 		case *pg.JsonAggConstructor:
+			if e.GetOver() != nil {
+				l.window, l.windows = true, append(l.windows, e.GetOver())
+			}
 			for up := l; up != nil; up = up.parent {
 				up.agg, up.orderAgg = true, true
 			}

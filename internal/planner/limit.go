@@ -15,7 +15,7 @@ func (p *planner) limitOf(l *level) (m plan.Merge, ok bool) {
 	switch {
 	case s.GetLimitCount() == nil || s.GetLimitOffset() != nil || s.GetLimitOption() == pg.LimitOption_LIMIT_OPTION_WITH_TIES:
 		return m, false
-	case len(l.arms) > 0, len(s.GetSortClause()) > 0, len(s.GetValuesLists()) > 0, l.distinct, l.grouped, l.window, l.sampled:
+	case len(l.arms) > 0, len(s.GetSortClause()) > 0, len(s.GetValuesLists()) > 0, l.sampled, p.apartBy(l) != nil:
 		return m, false
 	case p.uses.locking != nil || p.readAccess() > plan.Read:
 		return m, false // each shard would lock, or do, what one would not
@@ -25,7 +25,7 @@ func (p *planner) limitOf(l *level) (m plan.Merge, ok bool) {
 		return m, false
 	}
 	m.Kind = plan.Concat
-	if l.agg {
+	if l.agg && !l.grouped {
 		am, refusal := p.aggregates(l)
 		if refusal != nil {
 			return m, false

@@ -86,19 +86,14 @@ func (p *planner) mergeOf(l *level) (plan.Merge, *pgerr.Error) {
 		return concat, p.refuse(pgerr.CrossShardLimit, location(n), "%s over several shards", limitName(s))
 	case len(s.GetSortClause()) > 0:
 		return concat, p.refuse(pgerr.CrossShardOrder, location(s.GetSortClause()[0]), "ORDER BY over several shards")
-	case l.distinct:
-		return concat, p.refuse(pgerr.CrossShardDistinct, -1, "DISTINCT over several shards")
-	case l.grouped:
-		at := int32(-1)
-		if g := s.GetGroupClause(); len(g) > 0 {
-			at = location(g[0])
-		}
-		return concat, p.refuse(pgerr.CrossShardGroup, at, "GROUP BY or HAVING over several shards")
-	case l.window:
-		return concat, p.refuse(pgerr.CrossShardWindow, -1, "a window function over several shards")
+	}
+	if r := p.apartBy(l); r != nil {
+		return concat, r
+	}
+	switch {
 	case l.limited:
 		return concat, p.refuse(pgerr.CrossShardSubquery, -1, "TABLESAMPLE over several shards")
-	case l.agg:
+	case l.agg && !l.grouped:
 		return p.aggregates(l)
 	}
 	return concat, nil
@@ -159,12 +154,21 @@ func (p *planner) aggregates(l *level) (plan.Merge, *pgerr.Error) {
 // alone and so needs no care.
 func (p *planner) aggregate(l *level, n *pg.Node) (plan.AggColumn, bool) {
 	f := n.GetFuncCall()
-	if f == nil || f.GetOver() != nil || f.GetAggDistinct() || len(f.GetAggOrder()) > 0 || f.GetAggWithinGroup() || f.GetFuncVariadic() {
+	if f == nil || f.GetOver() != nil || len(f.GetAggOrder()) > 0 || f.GetAggWithinGroup() || f.GetFuncVariadic() {
 		return plan.AggColumn{}, false
 	}
 	name := nameOf(f.GetFuncname())
 	if name.Schema != "" && name.Schema != "pg_catalog" || len(p.userFunctions(name)) > 0 {
 		return plan.AggColumn{}, false
+	}
+	if f.GetAggDistinct() {
+		// Equal keys are on one shard: none is counted on two.
+		if len(f.GetArgs()) != 1 {
+			return plan.AggColumn{}, false
+		}
+		if id, ok := l.columnOf(f.GetArgs()[0]); !ok || !p.isKey(id) {
+			return plan.AggColumn{}, false
+		}
 	}
 	if name.Name == "count" {
 		return plan.AggColumn{Func: plan.AggCount, Type: oidInt8}, f.GetAggStar() || len(f.GetArgs()) == 1

@@ -75,7 +75,12 @@ func (l *level) solve(outer []*cond, nullable, inner bool) {
 	}
 	conds := append(own, l.where...)
 	conds = append(conds, l.tree.float()...)
-	l.tree.solve(conds, nullable, inner || !l.plain() && !l.top)
+	l.tree.solve(conds, nullable, inner)
+	if !l.whole() {
+		for _, t := range l.p.tables {
+			t.inner = t.inner || l.tree.owns(t.id)
+		}
+	}
 	for _, s := range l.subs {
 		s.solve(conds, true, true)
 	}

@@ -97,8 +97,12 @@ type answer struct {
 	tag                   string
 }
 
-// refused is the router's own code where it refuses to answer.
+// refused is the router's own code where it refuses to answer. It refuses rows without
+// a shard key before it knows whether there will be any.
 func (a answer) refused() string {
+	if a.code == "23502" && a.message == "null value in a shard key column" {
+		return "NULL as a key"
+	}
 	if a.code == "0A000" && strings.HasPrefix(a.detail, "SH") {
 		code, _, _ := strings.Cut(a.detail, ":")
 		return code
@@ -223,7 +227,7 @@ func (p *pair) binary(oid uint32, text []byte) ([]byte, bool) {
 	if err != nil {
 		return nil, false
 	}
-	b, err := p.types.Encode(oid, pgtype.BinaryFormatCode, v, nil)
+	b, err := p.types.Encode(oid, pgtype.BinaryFormatCode, v, []byte{})
 	return b, err == nil
 }
 
