@@ -158,6 +158,9 @@ type Exec struct {
 	// sent, where PostgreSQL sends it.
 	holdStatus bool
 	status     []byte
+	// Unparsed are the statements whose first Parse failed, or was skipped since
+	// something before it failed: the session, which empties the list, forgets them.
+	Unparsed []*Stmt
 	// What Within set, and whether CancelAll has been called.
 	limit    time.Time
 	allowed  time.Duration

@@ -1,6 +1,8 @@
 package exec
 
 import (
+	"slices"
+
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/pgwire"
 	"github.com/sharding-system/sharding/internal/plan"
@@ -311,6 +313,9 @@ func (x *Exec) ExtPrepare(s *Stmt, shard int) error {
 // told says that the client has its answer already.
 func (x *Exec) parse(p *part, s *Stmt, what expect) (told bool, err error) {
 	c := p.conn
+	if len(x.Unparsed) > 0 { // once more, elsewhere
+		x.Unparsed = slices.DeleteFunc(x.Unparsed, func(u *Stmt) bool { return u == s })
+	}
 	rest, err := x.parseRest(p, s)
 	if err != nil {
 		return false, err
@@ -322,7 +327,10 @@ func (x *Exec) parse(p *part, s *Stmt, what expect) (told bool, err error) {
 		c.UnnamedOwner = s.ID
 	} else if c.Has(s.Shared) {
 		if what == relayed {
-			return x.answerOwn(pgwire.TypeParseComplete), nil
+			if told = x.answerOwn(pgwire.TypeParseComplete); !told && p.unit.pending() {
+				p.unit.queue[len(p.unit.queue)-1].stmt = s
+			}
+			return told, nil
 		}
 		return false, nil
 	} else if evict := c.Remember(s.Shared); evict != "" {
@@ -330,7 +338,7 @@ func (x *Exec) parse(p *part, s *Stmt, what expect) (told bool, err error) {
 		p.unit.push(expectation{what: hidden})
 	}
 	c.SetOut(pgwire.AppendParseRest(c.OutBuf(), s.Shared, s.SQL, rest))
-	p.unit.push(expectation{what: what, name: s.Shared})
+	p.unit.push(expectation{what: what, name: s.Shared, stmt: s})
 	return false, nil
 }
 

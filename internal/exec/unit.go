@@ -34,7 +34,7 @@ type expectation struct {
 	what expect
 	typ  byte   // for answered: the message type to send (all of them are empty)
 	name string // for a Parse: the shared statement it makes
-	stmt *Stmt  // for a Describe: of what
+	stmt *Stmt  // for a Parse or a Describe: of what
 	// portal: it is a Describe of a portal; rows: it is an Execute with one in front
 	// of it that describes its rows.
 	portal, rows bool
@@ -273,8 +273,12 @@ func appendEmpty(dst []byte, typ byte) []byte { return append(dst, typ, 0, 0, 0,
 func (x *Exec) unitFailed(p *part) {
 	u := &p.unit
 	for ; u.head < len(u.queue); u.head++ {
-		if name := u.queue[u.head].name; name != "" {
-			p.conn.Forget(name)
+		e := &u.queue[u.head]
+		if e.name != "" {
+			p.conn.Forget(e.name)
+		}
+		if e.stmt != nil && (e.what == relayed && e.name != "" || e.what == answered) {
+			x.Unparsed = append(x.Unparsed, e.stmt)
 		}
 	}
 	u.failed = u.open

@@ -551,6 +551,7 @@ func (s *session) sync() error {
 	}
 	ready, err := s.x.ExtSync(failed)
 	s.x.Alone = false
+	s.dropUnparsed()
 	if err != nil {
 		if exec.Fatal(err) {
 			return err
@@ -568,6 +569,18 @@ func (s *session) sync() error {
 		s.ready()
 	}
 	return nil
+}
+
+// dropUnparsed forgets the statements that no shard would parse, or did not look at
+// since something before them failed: their names are free.
+func (s *session) dropUnparsed() {
+	for i, st := range s.x.Unparsed {
+		if s.stmts[st.Name] == st {
+			delete(s.stmts, st.Name)
+		}
+		s.x.Unparsed[i] = nil
+	}
+	s.x.Unparsed = s.x.Unparsed[:0]
 }
 
 // dropUnnamed forgets the unnamed statement and portal, as a simple Query does.
