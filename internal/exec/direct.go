@@ -36,6 +36,11 @@ type Direct struct {
 	fed bool
 	// open: messages have been sent of which no Sync has told the end.
 	open bool
+	// implicit: the block on the server is a pipeline's that the client has not opened;
+	// it ends with the Sync. ending: its end has been sent.
+	implicit, ending bool
+	// AllDiscarded: what the server completed last is DISCARD ALL.
+	AllDiscarded bool
 	// over: the server has said that it ends the connection.
 	over bool
 	// parsed are Parse messages without an answer, in their order, and endOfUnit for
@@ -101,6 +106,7 @@ func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
 		}
 	}
 	d.open = p.unit.open
+	d.implicit = x.txn.block && !x.txn.explicit
 	d.p, d.shared = p, p.conn.SetAside()
 	p.wrote = true // or may: what reads from replicas afterwards sees it
 	x.txn = txn{parts: x.txn.parts, saves: x.txn.saves[:0]}
@@ -314,6 +320,10 @@ func (d *Direct) Relay() (again bool, err error) {
 		keep := true
 		switch typ {
 		case pgwire.TypeReadyForQuery:
+			if d.endsImplicit(msg[5]) {
+				keep = false
+				break
+			}
 			d.answered(msg[5])
 		case pgwire.TypeErrorResponse:
 			d.error(msg)
@@ -322,10 +332,13 @@ func (d *Direct) Relay() (again bool, err error) {
 				keep = d.parsed[0] != hiddenParse
 				d.parsed = d.parsed[1:]
 			}
+			d.AllDiscarded = false
 		case pgwire.TypeCopyInResponse:
 			d.asksForData()
 		case pgwire.TypeCommandComplete:
 			d.fed = false
+			d.AllDiscarded = string(msg[pgwire.HeaderSize:n-1]) == "DISCARD ALL"
+			keep = !d.ending
 		case pgwire.TypeParameterStatus:
 			if name, value, perr := pgwire.ParseParameterStatus(msg[5:]); perr == nil {
 				c.Params[string(name)] = string(value)
@@ -351,11 +364,38 @@ func (d *Direct) Relay() (again bool, err error) {
 	return i > 0, nil
 }
 
+// Ending says whether the answers to what was sent decide how the session goes on:
+// nothing more is to be sent before they have come.
+func (d *Direct) Ending() bool { return d.implicit && !d.open && len(d.due) > 0 }
+
+// Begun says that the client has opened the block itself.
+func (d *Direct) Begun() { d.implicit = false }
+
+// endsImplicit sends the end of a block that the client did not open, behind its
+// pipeline, with whose status it says so: the ReadyForQuery is that of the end.
+func (d *Direct) endsImplicit(status byte) bool {
+	if !d.implicit || len(d.due) == 0 {
+		return false
+	}
+	d.implicit = false
+	if status == pgwire.TxIdle {
+		return false
+	}
+	end := "COMMIT"
+	if status == pgwire.TxFailed {
+		end = "ROLLBACK"
+	}
+	d.fed, d.ending = false, true
+	queueQuery(d.p.conn, end)
+	_ = d.p.conn.Flush() // an error shows with the next one
+	return true
+}
+
 // answered takes a ReadyForQuery.
 func (d *Direct) answered(status byte) {
 	c := d.p.conn
 	c.TxStatus = status
-	d.fed = false
+	d.fed, d.ending = false, false
 	if len(d.due) > 0 {
 		d.due = d.due[1:]
 	}

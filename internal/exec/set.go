@@ -14,11 +14,22 @@ import (
 // PostgreSQL itself checks the value, on a backend; the session then keeps it in
 // the form that SHOW gives.
 func (x *Exec) Set(c *plan.Control, a *plan.Args) error {
+	if err := x.set(c, a); err != nil {
+		return err
+	}
+	if c.Kind == plan.Reset {
+		return x.tag("RESET")
+	}
+	return x.tag("SET")
+}
+
+// set is Set without the command's tag.
+func (x *Exec) set(c *plan.Control, a *plan.Args) error {
 	if c.Kind == plan.SetTransaction && x.txn.block && len(x.txn.parts) == 0 && len(x.txn.saves) == 0 {
 		// Nothing has begun anywhere: it is a part of BEGIN.
 		x.txn.begin += " " + c.Options
 		x.txn.readOnly = x.txn.readOnly || c.ReadOnly
-		return x.tag("SET")
+		return nil
 	}
 	if strings.EqualFold(c.Name, "client_encoding") && c.Kind == plan.Set && !c.Default && !isUTF8(c.Value) {
 		x.Fail()
@@ -61,10 +72,7 @@ func (x *Exec) Set(c *plan.Control, a *plan.Args) error {
 		parts[0].conn.Settings, parts[0].conn.SettingsKey = x.Settings.now, x.Settings.key
 		x.release(parts[0])
 	}
-	if c.Kind == plan.Reset {
-		return x.tag("RESET")
-	}
-	return x.tag("SET")
+	return nil
 }
 
 func isUTF8(v string) bool {

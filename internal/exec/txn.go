@@ -310,6 +310,10 @@ func (x *Exec) beginBlock(c *plan.Control) (string, error) {
 		return "", aborted()
 	case x.txn.explicit:
 		x.notice("WARNING", pgerr.ActiveSQLTransaction, "there is already a transaction in progress")
+		if c.Options != "" {
+			modes := &plan.Control{Kind: plan.SetTransaction, Options: c.Options, ReadOnly: c.ReadOnly}
+			return "BEGIN", x.set(modes, &plan.Args{SQL: "SET TRANSACTION " + c.Options})
+		}
 		return "BEGIN", nil
 	case x.txn.block:
 		// BEGIN after other statements of one Query, or of one pipeline: they
@@ -360,10 +364,10 @@ func (x *Exec) commitBlock(c *plan.Control) (string, error) {
 }
 
 func (x *Exec) rollbackBlock(c *plan.Control) (string, error) {
+	if !x.txn.explicit && c.Chain {
+		return "", pgerr.New(pgerr.NoActiveSQLTransaction, "ROLLBACK AND CHAIN can only be used in transaction blocks")
+	}
 	if !x.txn.explicit && !x.txn.block {
-		if c.Chain {
-			return "", pgerr.New(pgerr.NoActiveSQLTransaction, "ROLLBACK AND CHAIN can only be used in transaction blocks")
-		}
 		x.notice("WARNING", pgerr.NoActiveSQLTransaction, "there is no transaction in progress")
 		return "ROLLBACK", nil
 	}

@@ -33,6 +33,9 @@ func (p *planner) oneShard(n *pg.Node) error {
 		p.writes("insert", "INSERT 0", s.InsertStmt.GetReturningList())
 	case *pg.Node_UpdateStmt:
 		p.writes("update", "UPDATE", s.UpdateStmt.GetReturningList())
+		if s.UpdateStmt.GetRelation().GetRelname() == "pg_settings" {
+			p.keep(plan.PinCode) // its rule is set_config
+		}
 	case *pg.Node_DeleteStmt:
 		p.writes("delete", "DELETE", s.DeleteStmt.GetReturningList())
 	case *pg.Node_MergeStmt:
@@ -304,8 +307,9 @@ func (p *planner) oneShardCode(n *pg.Node) {
 			p.oneShardCall(nameOf(e.GetFuncname()))
 		case *pg.LockingClause:
 			p.p.Access = max(p.p.Access, plan.Lock)
-		case *pg.InsertStmt, *pg.UpdateStmt, *pg.DeleteStmt, *pg.MergeStmt:
+		case *pg.InsertStmt, *pg.UpdateStmt, *pg.DeleteStmt, *pg.MergeStmt, *pg.CopyStmt:
 			p.p.Access = plan.Write
+			p.oneShardTriggers(e)
 		}
 		return true
 	})

@@ -84,7 +84,9 @@ func (s *session) note(p *plan.Plan) {
 					d.Keep(0, "settings")
 				}
 			case plan.Discard:
-				d.discard = c.Name == "ALL"
+				d.discard = d.discard || c.Name == "ALL"
+			case plan.Begin:
+				d.Begun()
 			}
 		}
 		if p.SetConfig != nil || p.Pins != 0 || p.Taints {
@@ -153,6 +155,7 @@ func (s *session) seriesDirect(sql string) (done bool, err error) {
 // is the router's own affair.
 func (s *session) planSeries(sql string) (*plan.Plan, error) {
 	out := &plan.Plan{Operation: "series", Access: plan.Write, Direct: plan.Span}
+	sets, direct := false, false
 	plans, err := s.planAll(sql)
 	if err != nil {
 		return nil, err
@@ -162,14 +165,19 @@ func (s *session) planSeries(sql string) (*plan.Plan, error) {
 		if !p.ForShard() {
 			return nil, nil
 		}
-		if p.SetConfig != nil || p.Control != nil && !p.Control.Local && (p.Control.Kind == plan.Set || p.Control.Kind == plan.Reset) {
-			return nil, nil
-		}
+		sets = sets || p.SetConfig != nil || p.Control != nil && (p.Control.Kind == plan.Set || p.Control.Kind == plan.Reset || p.Control.Kind == plan.SetSessionCharacteristics) && !p.Control.Local
+		direct = direct || p.Direct != plan.Pooled
 		out.Direct = max(out.Direct, p.Direct)
 		out.Pins |= p.Pins
 		if p.DDL != nil {
 			out.DDL = p.DDL
 		}
+	}
+	switch {
+	case sets && !direct:
+		return nil, nil // the session follows them
+	case sets:
+		out.Direct, out.Pins = plan.Keep, out.Pins|plan.PinCode
 	}
 	return out, nil
 }
@@ -285,7 +293,7 @@ func (s *session) endDirect(err error) error {
 
 // takeDirect handles the client's next message, if it is whole.
 func (s *session) takeDirect() (took, over bool, err error) {
-	if s.direct.Full() {
+	if s.direct.Full() || s.awaiting() {
 		return false, false, nil
 	}
 	buf := s.c.In()
@@ -340,6 +348,13 @@ func (s *session) takeDirect() (took, over bool, err error) {
 	return true, false, err
 }
 
+// awaiting says whether the client's next message waits: how the session goes on is
+// known with the answers that are due.
+func (s *session) awaiting() bool {
+	d := s.direct
+	return d.Ending() || d.discard && !d.Open() && !d.Quiet()
+}
+
 // waitDirect waits for either side.
 func (s *session) waitDirect() error {
 	d := s.direct
@@ -356,7 +371,7 @@ func (s *session) waitDirect() error {
 	if d.Idle() {
 		deadline = s.idleDeadline()
 	}
-	cause, err := d.Wait(!d.Full(), deadline)
+	cause, err := d.Wait(!d.Full() && !s.awaiting(), deadline)
 	if err != nil {
 		return err
 	}
@@ -398,7 +413,7 @@ func (s *session) afterDirect() error {
 		s.ks.changed()
 	}
 	if d.discard {
-		if d.discard = false; !d.Failed {
+		if d.discard = false; !d.Failed && d.AllDiscarded {
 			s.direct = nil
 			d.Discarded()
 			s.dropStatements()

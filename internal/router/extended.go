@@ -402,7 +402,7 @@ func (s *session) describe(body []byte) error {
 
 // describeOwn describes a statement that the session itself carries out.
 func (s *session) describeOwn(st *exec.Stmt, statement bool) error {
-	if err := s.flushPipeline(); err != nil {
+	if err := s.flushPipeline(); err != nil || s.broken {
 		return err
 	}
 	if statement {
@@ -432,13 +432,13 @@ func (s *session) executePortal(body []byte) error {
 	}
 	switch {
 	case po.Stmt.Plan == nil:
-		if err := s.flushPipeline(); err != nil {
+		if err := s.flushPipeline(); err != nil || s.broken {
 			return err
 		}
 		s.c.SetOut(pgwire.AppendEmptyQueryResponse(s.c.OutBuf()))
 		return nil
 	case po.Stmt.Deferred():
-		if err := s.flushPipeline(); err != nil {
+		if err := s.flushPipeline(); err != nil || s.broken {
 			return err
 		}
 		return s.runDeferred(po)

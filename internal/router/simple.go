@@ -173,7 +173,18 @@ func (s *session) statement(sql string, sole bool) (ready bool, err error) {
 		return false, err
 	}
 	if p.Direct != plan.Pooled {
-		return true, s.queryDirect(sql, p)
+		if sole {
+			return true, s.queryDirect(sql, p)
+		}
+		// Among statements that are the router's own it runs as those of several shards do.
+		if p.Pins&plan.PinStatement != 0 || p.Operation == "copy" {
+			s.x.Fail()
+			return false, pgerr.New(pgerr.FeatureNotSupported, "this statement cannot stand in one Query with others that are the router's own").
+				WithHint("Send it as a Query of its own.")
+		}
+		if p.DDL != nil {
+			defer s.ks.changed()
+		}
 	}
 	if len(p.ParamTypes) > 0 && p.Action != plan.Local && p.Action != plan.DDL {
 		s.x.Fail()

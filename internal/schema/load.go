@@ -70,7 +70,7 @@ func LoadWith(query Query, version int64) (*Snapshot, error) {
 	l.read(columnsQuery, 13, l.column)
 	l.read(uniqueQuery, 3, l.unique)
 	l.read(inheritsQuery, 2, l.inherits)
-	l.read(triggersQuery, 5, l.trigger)
+	l.read(triggersQuery, 6, l.trigger)
 	l.read(foreignKeysQuery, 8, l.foreignKey)
 	l.read(typesQuery, 10, l.typ)
 	l.read(functionsQuery, 10, l.function)
@@ -254,7 +254,7 @@ func (l *loader) trigger(r row) {
 	rel.Triggers = append(rel.Triggers, Trigger{
 		Name: name, Before: bits&triggerBefore != 0, Row: bits&triggerRow != 0, Instead: bits&triggerInstead != 0,
 		Insert: bits&triggerInsert != 0, Update: bits&triggerUpdate != 0, Delete: bits&triggerDelete != 0,
-		Truncate: bits&triggerTruncate != 0, Enabled: r.text(), Function: r.text(),
+		Truncate: bits&triggerTruncate != 0, Enabled: r.text(), Function: r.text(), Leaves: r.bool(),
 	})
 }
 

@@ -65,8 +65,23 @@ FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON 
 WHERE c.relkind IN ('r', 'p', 'f') AND ` + ours + `
 ORDER BY i.inhrelid, i.inhseqno`
 
+// leaving finds words in a function's text that leave something in the server's
+// session. Statements begin behind a semicolon, a quote (EXECUTE) or a block's word.
+const leaving = `'\m(set_config|temp|temporary|pg_temp|dblink\w*|pg_(try_)?advisory_(un)?lock(_shared|_all)?)\M|with\s+hold|` +
+	`([;''"$]|\m(begin|then|else|loop)\M)\s*(set|reset|discard|listen|unlisten|prepare|deallocate|load)\M'`
+
+// Functions in other languages than these two leave anything; those that name one
+// which leaves something do so too.
 const triggersQuery = `
-SELECT t.tgrelid, t.tgname, t.tgtype, t.tgenabled, f.nspname || '.' || p.proname
+WITH RECURSIVE src AS MATERIALIZED (
+    SELECT p.oid, p.proname, l.lanname, lower(pg_get_functiondef(p.oid)) AS def
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+    WHERE p.prokind IN ('f', 'p') AND l.lanname NOT IN ('c', 'internal') AND ` + ours + `
+), bad AS (
+    SELECT oid, lower(proname::text) COLLATE "C" AS name FROM src WHERE lanname NOT IN ('plpgsql', 'sql') OR def ~ ` + leaving + `
+    UNION SELECT s.oid, lower(s.proname::text) COLLATE "C" FROM src s JOIN bad b ON s.oid <> b.oid AND strpos(s.def COLLATE "C", b.name) > 0
+)
+SELECT t.tgrelid, t.tgname, t.tgtype, t.tgenabled, f.nspname || '.' || p.proname, p.oid IN (SELECT oid FROM bad)
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace f ON f.oid = p.pronamespace
 WHERE NOT t.tgisinternal AND f.nspname <> 'sharding' AND ` + ours + `

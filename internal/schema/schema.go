@@ -131,6 +131,9 @@ type Trigger struct {
 	Truncate bool
 	Enabled  string
 	Function string
+	// Leaves: what the function does may outlast the transaction in the server's
+	// session (a setting, a temporary table, a lock), as far as its text tells.
+	Leaves bool
 }
 
 // ForeignKey is a row of pg_constraint with contype 'f'.
