@@ -174,6 +174,6 @@ func describePortalAgain(x *Exec, s *step) error { return x.ExtDescribePortal(s.
 func executeAgain(x *Exec, s *step) error { return x.ExtExecute(s.portal, s.maxRows) }
 
 func answerAgain(x *Exec, s *step) error {
-	x.answerOwn(s.typ)
+	x.answerOwn(s.typ, Made{}, Made{})
 	return nil
 }

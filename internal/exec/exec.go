@@ -117,6 +117,9 @@ type Exec struct {
 
 	// Told is what ParameterStatus last told the client. It may be shared: it is replaced, not changed.
 	Told map[string]string
+	// Undo is called for what the server has skipped, the last first: the client's
+	// statements and portals are not made or not gone then.
+	Undo func(made, gone Made)
 	// LastShards are the shards (indexes into Place.Shards) that the last
 	// statement ran on.
 	LastShards []int

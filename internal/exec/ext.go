@@ -43,6 +43,17 @@ func (s *Stmt) Deferred() bool {
 	return p.Action != plan.Run && !(p.Action == plan.Local && p.Control.Kind == plan.Show) || p.NotInBlock
 }
 
+// Params is how many parameters the statement takes, -1 where only the server knows.
+func (s *Stmt) Params() int {
+	switch {
+	case s.Types != nil:
+		return len(s.Types)
+	case s.Plan == nil, s.Deferred() && s.Plan.Action != plan.Run:
+		return len(s.OIDs)
+	}
+	return -1
+}
+
 // Portal is a bound statement.
 type Portal struct {
 	Name    string
@@ -59,11 +70,13 @@ type Portal struct {
 	on    *part       // where it is bound, nil before
 	// fetched is what is left of a FETCH over several shards, once it has run.
 	fetched *held
+	// Ran says that a deferred statement's has run: it does not a second time.
+	Ran bool
 }
 
 // Reset makes a portal anew for a statement.
 func (po *Portal) Reset(s *Stmt) {
-	po.Stmt, po.many, po.on, po.fetched = s, nil, nil, nil
+	po.Stmt, po.many, po.on, po.fetched, po.Ran = s, nil, nil, nil, false
 	po.Shards = po.Shards[:0]
 }
 
@@ -150,20 +163,22 @@ func (x *Exec) askUnit(p *part) (failed, copyIn bool, err error) {
 
 // Answer gives the client an answer of the router's own (a message without a
 // body), in its place behind those that are due.
-func (x *Exec) Answer(typ byte) {
-	if !x.answerOwn(typ) {
+//
+// made and gone are what the message that it answers makes and closes.
+func (x *Exec) Answer(typ byte, made, gone Made) {
+	if !x.answerOwn(typ, made, gone) {
 		x.ext.steps.add(step{what: answerAgain, typ: typ})
 	}
 }
 
 // answerOwn is Answer; told says that the client has it already.
-func (x *Exec) answerOwn(typ byte) (told bool) {
+func (x *Exec) answerOwn(typ byte, made, gone Made) (told bool) {
 	if o := &x.ext.opening; o.po != nil {
 		o.tail = appendEmpty(o.tail, typ)
 		return false
 	}
 	if p := x.ext.cur; p != nil && (p.unit.pending() || p.redoable()) {
-		p.unit.push(expectation{what: answered, typ: typ})
+		p.unit.push(expectation{what: answered, typ: typ, made: made, gone: gone})
 		return false
 	}
 	x.Client.SetOut(appendEmpty(x.Client.OutBuf(), typ))
@@ -276,7 +291,10 @@ func (x *Exec) closeUnits() error {
 		p.conn.SetOut(pgwire.AppendSync(p.conn.OutBuf()))
 		err := x.flush(p)
 		if err == nil {
-			_, _, err = x.relay(p, atReady, false)
+			var copyIn bool
+			if _, copyIn, err = x.relay(p, atReady, false); copyIn {
+				p.conn.Break() // it waits for data that nobody sends
+			}
 		}
 		if err != nil && (first == nil || Fatal(err)) {
 			first = err
@@ -327,7 +345,7 @@ func (x *Exec) parse(p *part, s *Stmt, what expect) (told bool, err error) {
 		c.UnnamedOwner = s.ID
 	} else if c.Has(s.Shared) {
 		if what == relayed {
-			if told = x.answerOwn(pgwire.TypeParseComplete); !told && p.unit.pending() {
+			if told = x.answerOwn(pgwire.TypeParseComplete, Made{Stmt: s}, Made{}); !told && p.unit.pending() {
 				p.unit.queue[len(p.unit.queue)-1].stmt = s
 			}
 			return told, nil
@@ -338,7 +356,11 @@ func (x *Exec) parse(p *part, s *Stmt, what expect) (told bool, err error) {
 		p.unit.push(expectation{what: hidden})
 	}
 	c.SetOut(pgwire.AppendParseRest(c.OutBuf(), s.Shared, s.SQL, rest))
-	p.unit.push(expectation{what: what, name: s.Shared, stmt: s})
+	e := expectation{what: what, name: s.Shared, stmt: s}
+	if what == relayed {
+		e.made.Stmt = s
+	}
+	p.unit.push(e)
 	return false, nil
 }
 
@@ -415,7 +437,11 @@ func (x *Exec) bindOn(p *part, po *Portal, rows []int, what expect, times *plan.
 		return err
 	}
 	p.conn.SetOut(pgwire.AppendBindRest(p.conn.OutBuf(), po.Name, name, rest))
-	p.unit.push(expectation{what: what})
+	e := expectation{what: what}
+	if what == relayed {
+		e.made.Portal = po
+	}
+	p.unit.push(e)
 	po.on, p.unit.bound = p, true
 	return nil
 }
@@ -429,7 +455,7 @@ func (x *Exec) ExtClosePortal(po *Portal) error {
 		return x.closeMany(po)
 	}
 	if po.on == nil || po.on.conn == nil {
-		x.Answer(pgwire.TypeCloseComplete)
+		x.Answer(pgwire.TypeCloseComplete, Made{}, Made{Portal: po})
 		return nil
 	}
 	p, err := x.need(po.Shards[0], po.Stmt.Plan)
@@ -438,7 +464,7 @@ func (x *Exec) ExtClosePortal(po *Portal) error {
 	}
 	x.ext.steps.off = true
 	p.conn.SetOut(pgwire.AppendClose(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
-	p.unit.push(expectation{what: relayed})
+	p.unit.push(expectation{what: relayed, gone: Made{Portal: po}})
 	return nil
 }
 

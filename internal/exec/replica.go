@@ -330,7 +330,7 @@ func (x *Exec) giveUp(p *part, why error) error {
 	case p.unit.open && !p.synced:
 		p.conn.Break()
 	default:
-		x.unitFailed(p)
+		x.unitGone(p)
 		if err := x.drain(p); err != nil {
 			if Fatal(err) {
 				return err

@@ -38,6 +38,15 @@ type expectation struct {
 	// portal: it is a Describe of a portal; rows: it is an Execute with one in front
 	// of it that describes its rows.
 	portal, rows bool
+	// made is what the message makes of the client's own, gone what it closes: neither
+	// is so where the server skips it.
+	made, gone Made
+}
+
+// Made is a statement or a portal of the client's.
+type Made struct {
+	Stmt   *Stmt
+	Portal *Portal
 }
 
 func (u *unit) push(e expectation) { u.queue = append(u.queue, e) }
@@ -271,6 +280,17 @@ func appendEmpty(dst []byte, typ byte) []byte { return append(dst, typ, 0, 0, 0,
 // unitFailed notes that the server skips the rest of the unit: statements whose
 // Parse is still unanswered do not exist.
 func (x *Exec) unitFailed(p *part) {
+	u := &p.unit
+	for i := len(u.queue) - 1; i >= u.head && x.Undo != nil; i-- {
+		if e := &u.queue[i]; e.made != (Made{}) || e.gone != (Made{}) {
+			x.Undo(e.made, e.gone)
+		}
+	}
+	x.unitGone(p)
+}
+
+// unitGone is unitFailed for a unit that is sent again elsewhere.
+func (x *Exec) unitGone(p *part) {
 	u := &p.unit
 	for ; u.head < len(u.queue); u.head++ {
 		e := &u.queue[u.head]

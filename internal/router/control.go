@@ -1,6 +1,7 @@
 package router
 
 import (
+	"maps"
 	"strings"
 
 	"github.com/sharding-system/sharding/internal/exec"
@@ -81,6 +82,7 @@ func (s *session) endBlock(c *plan.Control) error {
 		return err // abandon settles
 	}
 	clear(s.portals) // they end with the transaction
+	s.unnamed.Stmt = nil
 	if e := s.ddl.settle(s, s.x.LastEnd()); e != nil && err == nil {
 		err = e
 	}
@@ -203,7 +205,7 @@ func (s *session) dropStatements() {
 // deallocate is DEALLOCATE.
 func (s *session) deallocate(c *plan.Control) error {
 	if c.Name == "" {
-		clear(s.stmts)
+		maps.DeleteFunc(s.stmts, func(name string, _ *exec.Stmt) bool { return name != "" })
 		return s.tagged("DEALLOCATE ALL", nil)
 	}
 	if _, ok := s.stmts[c.Name]; !ok {

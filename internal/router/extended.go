@@ -49,6 +49,11 @@ func (s *session) pipelineFailed(err error) error {
 	if err != exec.ErrReported {
 		e = s.payOwed(-1)
 	}
+	for _, st := range s.owed { // never sent
+		if s.stmts[st.Name] == st {
+			delete(s.stmts, st.Name)
+		}
+	}
 	s.owed = s.owed[:0]
 	if e == nil {
 		e = s.x.ExtFlush()
@@ -72,13 +77,13 @@ func (s *session) parse(body []byte) error {
 		return err
 	}
 	name := string(v.Name)
+	if err := s.x.Aborted(); err != nil && !s.endsBlock(string(v.SQL)) {
+		return err
+	}
 	if name != "" {
 		if _, ok := s.stmts[name]; ok {
 			return pgerr.New(pgerr.DuplicatePreparedStatement, "prepared statement %q already exists", name)
 		}
-	}
-	if err := s.x.Aborted(); err != nil && !s.endsBlock(string(v.SQL)) {
-		return err
 	}
 	s.refresh()
 	var st *exec.Stmt
@@ -95,12 +100,12 @@ func (s *session) parse(body []byte) error {
 			return err
 		}
 	}
-	if st.Plan != nil && st.Plan.Direct != plan.Pooled {
+	if goesDirect(st) {
 		return errGoDirect
 	}
 	s.stmts[name] = st
 	if st.Plan == nil || st.Deferred() {
-		return s.answer(pgwire.TypeParseComplete)
+		return s.answer(pgwire.TypeParseComplete, exec.Made{Stmt: st}, exec.Made{})
 	}
 	if name == "" {
 		s.keep(st)
@@ -195,12 +200,13 @@ func (l *loopState) sharedName(st *exec.Stmt, env string) string {
 // maxSharedBytes bounds the texts by which a loop finds shared names, in bytes.
 const maxSharedBytes = 16 << 20
 
-// answer gives an answer of the router's own, behind what is owed.
-func (s *session) answer(typ byte) error {
+// answer gives an answer of the router's own, behind what is owed, to a message that
+// makes or closes something.
+func (s *session) answer(typ byte, made, gone exec.Made) error {
 	if err := s.payOwed(-1); err != nil {
 		return err
 	}
-	s.x.Answer(typ)
+	s.x.Answer(typ, made, gone)
 	return nil
 }
 
@@ -214,6 +220,7 @@ func (s *session) payOwed(shard int) error {
 	}
 	for i, st := range s.owed {
 		if err := s.x.ExtPrepare(st, shard); err != nil {
+			delete(s.stmts, st.Name)
 			s.owed = append(s.owed[:0], s.owed[i+1:]...)
 			return err
 		}
@@ -232,6 +239,12 @@ func (s *session) bind(body []byte) error {
 	if err != nil {
 		return err
 	}
+	if n := st.Params(); n >= 0 && v.NumParams != n {
+		return pgerr.New(pgerr.ProtocolViolation, "bind message supplies %d parameters, but prepared statement %q requires %d", v.NumParams, st.Name, n)
+	}
+	if err := s.x.Aborted(); err != nil && (st.Plan == nil || !s.endsBlock(st.SQL)) {
+		return err
+	}
 	po := &s.unnamed
 	if len(v.Portal) > 0 {
 		if _, ok := s.portals[string(v.Portal)]; ok {
@@ -242,21 +255,27 @@ func (s *session) bind(body []byte) error {
 	}
 	po.Reset(st)
 	po.Depth = s.x.Savepoints()
-	if st.Plan == nil {
-		return s.answer(pgwire.TypeBindComplete)
-	}
-	if err := s.x.Aborted(); err != nil && !s.endsBlock(st.SQL) {
+	if err := s.bindTo(po, body); err != nil {
+		s.undo(exec.Made{Portal: po}, exec.Made{})
 		return err
 	}
-	if st.Plan.Direct != plan.Pooled {
-		delete(s.portals, po.Name)
+	return nil
+}
+
+// bindTo binds a portal.
+func (s *session) bindTo(po *exec.Portal, body []byte) error {
+	st := po.Stmt
+	if st.Plan == nil {
+		return s.answer(pgwire.TypeBindComplete, exec.Made{Portal: po}, exec.Made{})
+	}
+	if goesDirect(st) {
 		return errGoDirect
 	}
 	if err := s.bindPortal(po, body); err != nil {
 		return err
 	}
 	if st.Deferred() {
-		return s.answer(pgwire.TypeBindComplete)
+		return s.answer(pgwire.TypeBindComplete, exec.Made{Portal: po}, exec.Made{})
 	}
 	if s.x.Alone = s.alone(po); s.x.Alone && len(po.Shards) > 1 {
 		s.x.Alone = false
@@ -268,6 +287,34 @@ func (s *session) bind(body []byte) error {
 		return err
 	}
 	return s.x.ExtBind(po)
+}
+
+// goesDirect says that a prepared statement is for the only shard as it is. A COPY is,
+// since who sends what when is then between the client and the server; over several
+// shards it is the router that carries it out.
+func goesDirect(st *exec.Stmt) bool {
+	return st.Plan != nil && (st.Plan.Direct != plan.Pooled || st.Plan.Action == plan.Run && st.Plan.Operation == "copy")
+}
+
+// undo takes back what messages have made or closed that came to nothing: of a
+// pipeline that failed, what came behind the error.
+func (s *session) undo(made, gone exec.Made) {
+	if st := made.Stmt; st != nil && s.stmts[st.Name] == st {
+		delete(s.stmts, st.Name)
+	}
+	switch po := made.Portal; {
+	case po == nil:
+	case po == &s.unnamed:
+		po.Stmt = nil
+	case s.portals[po.Name] == po:
+		delete(s.portals, po.Name)
+	}
+	if st := gone.Stmt; st != nil {
+		s.stmts[st.Name] = st
+	}
+	if po := gone.Portal; po != nil && po != &s.unnamed {
+		s.portals[po.Name] = po
+	}
 }
 
 // bindPortal finds a portal's shards from a Bind message's body, which it copies.
@@ -371,6 +418,9 @@ func (s *session) describe(body []byte) error {
 		return err
 	}
 	if d.Kind == pgwire.KindPortal {
+		if err := s.payOwed(-1); err != nil {
+			return err
+		}
 		po, err := s.portal(d.Name)
 		if err != nil {
 			if s.x.Cursor(string(d.Name)) {
@@ -390,7 +440,7 @@ func (s *session) describe(body []byte) error {
 	if st.Plan == nil || st.Deferred() && st.Plan.Direct == plan.Pooled {
 		return s.describeOwn(st, true)
 	}
-	if st.Plan.Direct != plan.Pooled {
+	if goesDirect(st) {
 		return errGoDirect
 	}
 	shard := s.x.AnyShard()
@@ -423,6 +473,9 @@ func (s *session) executePortal(body []byte) error {
 	if err != nil {
 		return err
 	}
+	if err := s.payOwed(-1); err != nil {
+		return err
+	}
 	po, err := s.portal(name)
 	if err != nil {
 		if s.x.Cursor(string(name)) {
@@ -449,6 +502,10 @@ func (s *session) executePortal(body []byte) error {
 // runDeferred carries out a portal whose statement the session runs itself.
 func (s *session) runDeferred(po *exec.Portal) error {
 	p, a := po.Stmt.Plan, &po.Args
+	if po.Ran {
+		return pgerr.New(pgerr.ObjectNotInPrerequisiteState, "portal %q cannot be run", po.Name)
+	}
+	po.Ran = true
 	if err := s.x.CloseUnits(); err != nil {
 		return err
 	}
@@ -473,24 +530,29 @@ func (s *session) close(body []byte) error {
 		return err
 	}
 	if d.Kind == pgwire.KindPortal {
+		if err := s.payOwed(-1); err != nil {
+			return err
+		}
 		if po, err := s.portal(d.Name); err == nil {
 			delete(s.portals, po.Name)
 			if po.Stmt.Plan != nil && !po.Stmt.Deferred() {
 				return s.x.ExtClosePortal(po)
 			}
+			if po == &s.unnamed {
+				po.Stmt = nil
+			}
+			return s.answer(pgwire.TypeCloseComplete, exec.Made{}, exec.Made{Portal: po})
 		} else if s.x.Cursor(string(d.Name)) {
 			return s.x.ExtCloseCursor(string(d.Name))
 		}
-		return s.answer(pgwire.TypeCloseComplete)
+		return s.answer(pgwire.TypeCloseComplete, exec.Made{}, exec.Made{})
 	}
-	if len(d.Name) == 0 {
-		s.dropUnnamed()
-	}
-	if err := s.answer(pgwire.TypeCloseComplete); err != nil {
+	st := s.stmts[string(d.Name)]
+	if err := s.payOwed(-1); err != nil {
 		return err
 	}
 	delete(s.stmts, string(d.Name))
-	return nil
+	return s.answer(pgwire.TypeCloseComplete, exec.Made{}, exec.Made{Stmt: st})
 }
 
 // flushPipeline is Flush: everything that is due goes to the client.

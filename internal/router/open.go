@@ -39,6 +39,9 @@ func (s *session) settle() {
 	if s.ls.metrics != nil {
 		s.x.Recorder = s.ls.metrics
 	}
+	if s.x.Undo == nil {
+		s.x.Undo = s.undo
+	}
 	s.x.Moved()
 }
 

@@ -155,6 +155,16 @@ func TestRouterPipelines(t *testing.T) {
 		{"a Query behind an unknown statement", join([]pgproto3.FrontendMessage{&pgproto3.Bind{PreparedStatement: "nope"}}, q("SELECT 2"), skip, sync, count)},
 		{"a Query behind an error in a block", join(q("BEGIN"), ins("331"), ins("1"), q("ROLLBACK"), skip, sync, q("ROLLBACK"), count)},
 		{"a call behind an error is skipped", join(ext("SELECT 1/0"), call, skip, sync, count)},
+		{"a statement that was not prepared", join([]pgproto3.FrontendMessage{&pgproto3.Parse{Name: "n", Query: "SELECT nothing FROM t WHERE id = 1"}}, sync,
+			[]pgproto3.FrontendMessage{&pgproto3.Bind{PreparedStatement: "n"}}, sync, []pgproto3.FrontendMessage{&pgproto3.Parse{Name: "n", Query: "SELECT 1"}}, sync,
+			ext("SELECT 1/0"), []pgproto3.FrontendMessage{&pgproto3.Close{ObjectType: 'S', Name: "n"}}, sync, []pgproto3.FrontendMessage{&pgproto3.Bind{PreparedStatement: "n"}}, sync,
+			[]pgproto3.FrontendMessage{&pgproto3.Close{ObjectType: 'S', Name: "n"}}, sync)},
+		{"a portal that has run", join(ext("BEGIN"), []pgproto3.FrontendMessage{&pgproto3.Execute{}}, sync, q("ROLLBACK"))},
+		{"a Close behind a Parse", join(q("BEGIN"), []pgproto3.FrontendMessage{&pgproto3.Parse{Query: "SELECT v FROM t WHERE id = 1"}, &pgproto3.Bind{DestinationPortal: "p"},
+			&pgproto3.Parse{Query: "SELECT 1"}, &pgproto3.Close{ObjectType: 'P', Name: "p"}}, sync, q("COMMIT"))},
+		{"ABORT behind a pipeline", join(ins("341"), ins("342"), ins("343"), q("ABORT"), count)},
+		{"DEALLOCATE ALL", join([]pgproto3.FrontendMessage{&pgproto3.Parse{Query: "DEALLOCATE ALL"}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Bind{}, &pgproto3.Execute{}}, sync)},
+		{"values without parameters", join([]pgproto3.FrontendMessage{&pgproto3.Parse{Query: "BEGIN"}, &pgproto3.Bind{Parameters: [][]byte{[]byte("1")}}, &pgproto3.Execute{}}, sync)},
 		{"malformed values", join(ext("SELECT v FROM t WHERE id = $1", "one"), sync, ins("99999999999"), sync, count)},
 	}
 	if c.Servers[0].Install.Version >= 18 {

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"bytes"
 	"strings"
 	"unsafe"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/sharding-system/sharding/internal/pgwire"
 	"github.com/sharding-system/sharding/internal/plan"
 	"github.com/sharding-system/sharding/internal/planner"
+	"github.com/sharding-system/sharding/internal/sqltext"
 )
 
 // query answers a Query message.
@@ -21,6 +23,11 @@ func (s *session) query(msg []byte) error {
 		// has not been heard of yet is skipped with the rest of the pipeline.
 		if err := s.flushPipeline(); err != nil || s.broken {
 			return err
+		}
+		if s.lex.Lex(sql); !s.x.InBlock() && rollsBack(&s.lex) {
+			// So it rolls back what the pipeline has done, which is no block.
+			s.x.Fail()
+			s.broken = true
 		}
 		if err := s.endPipeline(); err != nil {
 			return err
@@ -60,6 +67,15 @@ func (s *session) query(msg []byte) error {
 	}
 	ready, err := s.statement(sql, true)
 	return s.finish(ready, err)
+}
+
+// rollsBack says whether a text begins with ROLLBACK or ABORT.
+func rollsBack(l *sqltext.Statement) bool {
+	switch string(bytes.TrimRight(l.Verb[:], "\x00")) {
+	case "rollback", "abort":
+		return true
+	}
+	return false
 }
 
 // refuseCall answers a FunctionCall over several shards: as any error it fails the
