@@ -117,9 +117,8 @@ type Exec struct {
 
 	// Told is what ParameterStatus last told the client. It may be shared: it is replaced, not changed.
 	Told map[string]string
-	// Undo is called for what the server has skipped, the last first: the client's
-	// statements and portals are not made or not gone then.
-	Undo func(made, gone Made)
+	// Owner is told what the server has skipped, the last first; may be nil.
+	Owner Owner
 	// LastShards are the shards (indexes into Place.Shards) that the last
 	// statement ran on.
 	LastShards []int

@@ -43,6 +43,12 @@ type expectation struct {
 	made, gone Made
 }
 
+// Owner keeps the client's statements and portals.
+type Owner interface {
+	// Undo takes back that a message has made or closed something.
+	Undo(made, gone Made)
+}
+
 // Made is a statement or a portal of the client's.
 type Made struct {
 	Stmt   *Stmt
@@ -281,9 +287,9 @@ func appendEmpty(dst []byte, typ byte) []byte { return append(dst, typ, 0, 0, 0,
 // Parse is still unanswered do not exist.
 func (x *Exec) unitFailed(p *part) {
 	u := &p.unit
-	for i := len(u.queue) - 1; i >= u.head && x.Undo != nil; i-- {
+	for i := len(u.queue) - 1; i >= u.head && x.Owner != nil; i-- {
 		if e := &u.queue[i]; e.made != (Made{}) || e.gone != (Made{}) {
-			x.Undo(e.made, e.gone)
+			x.Owner.Undo(e.made, e.gone)
 		}
 	}
 	x.unitGone(p)

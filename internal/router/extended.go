@@ -256,7 +256,7 @@ func (s *session) bind(body []byte) error {
 	po.Reset(st)
 	po.Depth = s.x.Savepoints()
 	if err := s.bindTo(po, body); err != nil {
-		s.undo(exec.Made{Portal: po}, exec.Made{})
+		s.Undo(exec.Made{Portal: po}, exec.Made{})
 		return err
 	}
 	return nil
@@ -296,9 +296,9 @@ func goesDirect(st *exec.Stmt) bool {
 	return st.Plan != nil && (st.Plan.Direct != plan.Pooled || st.Plan.Action == plan.Run && st.Plan.Operation == "copy")
 }
 
-// undo takes back what messages have made or closed that came to nothing: of a
+// Undo takes back what messages have made or closed that came to nothing: of a
 // pipeline that failed, what came behind the error.
-func (s *session) undo(made, gone exec.Made) {
+func (s *session) Undo(made, gone exec.Made) {
 	if st := made.Stmt; st != nil && s.stmts[st.Name] == st {
 		delete(s.stmts, st.Name)
 	}

@@ -39,9 +39,7 @@ func (s *session) settle() {
 	if s.ls.metrics != nil {
 		s.x.Recorder = s.ls.metrics
 	}
-	if s.x.Undo == nil {
-		s.x.Undo = s.undo
-	}
+	s.x.Owner = s
 	s.x.Moved()
 }
 
