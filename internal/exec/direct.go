@@ -70,6 +70,7 @@ func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
 			return nil, err
 		}
 		p.dirty = true // what it does is not looked at
+		p.past()
 		d.p, d.own = p, true
 		x.direct = d
 		return d, nil
@@ -105,6 +106,7 @@ func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
 			return nil, err
 		}
 	}
+	p.past() // what is there from now on is the client's
 	d.open = p.unit.open
 	d.implicit = x.txn.block && !x.txn.explicit
 	d.p, d.shared = p, p.conn.SetAside()
@@ -338,7 +340,13 @@ func (d *Direct) Relay() (again bool, err error) {
 		case pgwire.TypeCommandComplete:
 			d.fed = false
 			d.AllDiscarded = string(msg[pgwire.HeaderSize:n-1]) == "DISCARD ALL"
-			keep = !d.ending
+			if keep = !d.ending; d.implicit {
+				pass(i)
+				start = i
+				d.completed(string(msg[pgwire.HeaderSize : n-1]))
+			}
+		case pgwire.TypeNoticeResponse:
+			keep = !d.doubts(msg)
 		case pgwire.TypeParameterStatus:
 			if name, value, perr := pgwire.ParseParameterStatus(msg[5:]); perr == nil {
 				c.Params[string(name)] = string(value)
@@ -362,33 +370,6 @@ func (d *Direct) Relay() (again bool, err error) {
 	pass(i)
 	c.Consume(i)
 	return i > 0, nil
-}
-
-// Ending says whether the answers to what was sent decide how the session goes on:
-// nothing more is to be sent before they have come.
-func (d *Direct) Ending() bool { return d.implicit && !d.open && len(d.due) > 0 }
-
-// Begun says that the client has opened the block itself.
-func (d *Direct) Begun() { d.implicit = false }
-
-// endsImplicit sends the end of a block that the client did not open, behind its
-// pipeline, with whose status it says so: the ReadyForQuery is that of the end.
-func (d *Direct) endsImplicit(status byte) bool {
-	if !d.implicit || len(d.due) == 0 {
-		return false
-	}
-	d.implicit = false
-	if status == pgwire.TxIdle {
-		return false
-	}
-	end := "COMMIT"
-	if status == pgwire.TxFailed {
-		end = "ROLLBACK"
-	}
-	d.fed, d.ending = false, true
-	queueQuery(d.p.conn, end)
-	_ = d.p.conn.Flush() // an error shows with the next one
-	return true
 }
 
 // answered takes a ReadyForQuery.

@@ -30,6 +30,8 @@ type direct struct {
 	ddl bool
 	// discard: what runs is DISCARD ALL.
 	discard bool
+	// opened: the client's own BEGIN is in the pipeline that runs in the router's block.
+	opened bool
 	// skip: the router refused a message: everything up to Sync is passed over.
 	skip bool
 }
@@ -85,8 +87,6 @@ func (s *session) note(p *plan.Plan) {
 				}
 			case plan.Discard:
 				d.discard = d.discard || c.Name == "ALL"
-			case plan.Begin:
-				d.Begun()
 			}
 		}
 		if p.SetConfig != nil || p.Pins != 0 || p.Taints {
@@ -520,9 +520,8 @@ func (s *session) directMessage(typ byte, msg []byte) error {
 	case pgwire.TypeParse:
 		return s.directParse(msg)
 	case pgwire.TypeBind:
-		if v, err := pgwire.ParseBind(body); err == nil {
-			s.prepareFor(string(v.Statement))
-		}
+		s.bindDirect(msg)
+		return nil
 	case pgwire.TypeDescribe, pgwire.TypeClose:
 		if v, err := pgwire.ParseDescribe(body); err == nil && v.Kind == pgwire.KindStatement {
 			if typ == pgwire.TypeDescribe {
