@@ -123,7 +123,8 @@ type Exec struct {
 	// statement ran on.
 	LastShards []int
 
-	direct  *Direct // while the session and its backend are put together
+	types   []uint32 // of the last description: describedOIDs's scratch
+	direct  *Direct  // while the session and its backend are put together
 	txn     txn
 	serial  uint64 // of the transaction or autocommit statement: portals end with it
 	lastEnd twophase.State

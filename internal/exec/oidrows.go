@@ -114,7 +114,7 @@ func (x *Exec) noteRows(p *part, at, n int, stmt *Stmt, follow bool) error {
 	if !x.foreign(p) || stmt == nil && !(follow && inBinary) {
 		return nil
 	}
-	m, err := x.oids(p, describedTypes(pgwire.TypeRowDescription, p.conn.In()[at:at+n])...)
+	m, err := x.describedOIDs(p, pgwire.TypeRowDescription, p.conn.In()[at:at+n])
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (x *Exec) description(p *part, typ byte, at, n int, e *expectation, follow 
 	}
 	msg := p.conn.In()[at : at+n]
 	if x.describesOwn(p, typ, msg) {
-		m, err := x.oids(p, describedTypes(typ, msg)...)
+		m, err := x.describedOIDs(p, typ, msg)
 		if err != nil {
 			return err
 		}
@@ -175,7 +175,7 @@ func (x *Exec) description(p *part, typ byte, at, n int, e *expectation, follow 
 			return true
 		})
 		if stmt.shape.params = nil; may {
-			stmt.shape.params = describedTypes(typ, msg)
+			stmt.shape.params = appendTypes(nil, typ, msg)
 		}
 	}
 	return nil
@@ -308,7 +308,7 @@ func (x *Exec) rowTypes(p *part, sql string) (types []uint32, failed error) {
 		}
 		switch typ {
 		case pgwire.TypeRowDescription:
-			types = describedTypes(typ, msg)
+			types = appendTypes(nil, typ, msg)
 		case pgwire.TypeErrorResponse:
 			if failed = x.parseError(p, msg); !Fatal(failed) {
 				// The position is one in a text that the client has not sent.

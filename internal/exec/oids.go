@@ -89,11 +89,14 @@ func (x *Exec) describesOwn(p *part, typ byte, msg []byte) bool {
 	return false
 }
 
-func each(typ byte) func([]byte, func(table, typ []byte) bool) {
+// each is columns or parameters, by the type of the description. Called so, fn does
+// not escape.
+func each(typ byte, msg []byte, fn func(table, typ []byte) bool) {
 	if typ == pgwire.TypeRowDescription {
-		return columns
+		columns(msg, fn)
+		return
 	}
-	return parameters
+	parameters(msg, fn)
 }
 
 // oids loads the numbers of p's shard, all those of types among them.
@@ -107,20 +110,27 @@ func (x *Exec) oids(p *part, types ...uint32) (*OIDs, error) {
 	return m, err
 }
 
-// describedTypes are the types in a description.
-func describedTypes(typ byte, msg []byte) (out []uint32) {
-	each(typ)(msg, func(_, t []byte) bool {
+// appendTypes appends the types in a description.
+func appendTypes(out []uint32, typ byte, msg []byte) []uint32 {
+	each(typ, msg, func(_, t []byte) bool {
 		out = append(out, binary.BigEndian.Uint32(t))
 		return true
 	})
 	return out
 }
 
+// describedOIDs is oids for the types of a description. It allocates nothing once
+// the numbers are known.
+func (x *Exec) describedOIDs(p *part, typ byte, msg []byte) (*OIDs, error) {
+	x.types = appendTypes(x.types[:0], typ, msg)
+	return x.oids(p, x.types...)
+}
+
 // translate puts the home shard's numbers into a description, in place. A table that
 // has none there gets 0, a type "unknown", whose values are text: what an open
 // transaction has made is known to itself alone.
 func (m *OIDs) translate(typ byte, msg []byte) {
-	each(typ)(msg, func(table, typ []byte) bool {
+	each(typ, msg, func(table, typ []byte) bool {
 		if n := binary.BigEndian.Uint32(table); n >= FirstUserOID {
 			binary.BigEndian.PutUint32(table, m.HomeTable[n])
 		}
@@ -145,7 +155,7 @@ func (x *Exec) describe(p *part, typ byte, msg []byte) ([]byte, error) {
 	if !x.describesOwn(p, typ, msg) {
 		return msg, nil
 	}
-	m, err := x.oids(p, describedTypes(typ, msg)...)
+	m, err := x.describedOIDs(p, typ, msg)
 	if err != nil {
 		p.conn.Break()
 		return nil, err
