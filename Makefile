@@ -29,6 +29,10 @@ demo: build ## a local cluster with a shop in it; ONCE=1 shows it and ends
 
 test: deps ## every test, with the race detector
 	SHARDING_TEST_STRICT=1 $(GO) test -race -timeout 14m -p $(TEST_P) $(PKG)
+ifeq ($(PKG),./...)
+	@# The race detector allocates: what must not is tested without.
+	SHARDING_TEST_STRICT=1 $(GO) test -timeout 5m -run TestAllocations ./internal/router
+endif
 
 test-short: deps ## without the race detector and the longer forms
 	SHARDING_TEST_STRICT=1 $(GO) test -short -timeout 8m -p $(TEST_P) $(PKG)

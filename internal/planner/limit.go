@@ -36,11 +36,14 @@ func (p *planner) limitOf(l *level) (m plan.Merge, ok bool) {
 	return m, true
 }
 
-// limitSource is the count of LIMIT: an integer constant, or a parameter that is
-// nothing but the count or is declared to be an integer.
+// limitSource is the count of LIMIT: an integer constant, one in quotes, which is
+// read as a bigint, or a parameter that is nothing but the count or is declared to be
+// an integer.
 func (p *planner) limitSource(n *pg.Node) (plan.Source, bool) {
 	if c := n.GetAConst(); c != nil {
-		if _, ok := c.GetVal().(*pg.A_Const_Ival); !ok {
+		switch c.GetVal().(type) {
+		case *pg.A_Const_Ival, *pg.A_Const_Sval:
+		default:
 			return plan.Source{}, false
 		}
 		if c.GetLocation() < 0 { // FETCH FIRST ROW ONLY: not in the text
