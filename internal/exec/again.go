@@ -141,6 +141,11 @@ func (x *Exec) repeatUnit(p *part, cause error) (*part, error) {
 func (x *Exec) takeAgain() error {
 	s := &x.ext.steps
 	s.off = true // steps taken again are not noted
+	// What failed is nothing to take back: it is made now.
+	clear(x.lost)
+	x.lost = x.lost[:0]
+	clear(x.Unparsed)
+	x.Unparsed = x.Unparsed[:0]
 	hide := x.hide
 	defer func() { x.hide = hide }()
 	for i := range s.list {

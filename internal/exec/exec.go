@@ -123,8 +123,9 @@ type Exec struct {
 	// statement ran on.
 	LastShards []int
 
-	types   []uint32 // of the last description: describedOIDs's scratch
-	direct  *Direct  // while the session and its backend are put together
+	lost    []expectation // of units that were lost: undoLost
+	types   []uint32      // of the last description: describedOIDs's scratch
+	direct  *Direct       // while the session and its backend are put together
 	txn     txn
 	serial  uint64 // of the transaction or autocommit statement: portals end with it
 	lastEnd twophase.State

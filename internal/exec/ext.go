@@ -547,6 +547,7 @@ func (x *Exec) CloseUnits() error { return x.closeUnits() }
 // something failed. ready says that ReadyForQuery has been passed on; the error
 // is to be told to the client before it.
 func (x *Exec) ExtSync(failed bool) (ready bool, err error) {
+	defer x.undoLost()
 	x.ext.cur = nil
 	defer x.ext.steps.reset()
 	var open []*part

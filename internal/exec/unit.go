@@ -159,13 +159,14 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 				done, keep = true, keepReady
 			case pgwire.TypeErrorResponse:
 				failed = true
-				x.unitFailed(p)
 				e, perr := pgwire.ParseError(msg[5:])
 				if perr == nil && e.IsFatal() {
+					x.unitLost(p)
 					x.Client.Write(buf[start:i])
 					x.diedOf(p, e, i)
 					return failed, false, x.farewell(p, e)
 				}
+				x.unitFailed(p)
 				if perr == nil && x.overran {
 					x.Client.Write(buf[start:i])
 					x.Client.SetOut(pgwire.AppendError(x.Client.OutBuf(), x.overrun(e)))
@@ -293,6 +294,27 @@ func (x *Exec) unitFailed(p *part) {
 		}
 	}
 	x.unitGone(p)
+}
+
+// unitLost is unitFailed for a unit whose server has ended: it may be sent again.
+// What it made and closed is taken back by undoLost only.
+func (x *Exec) unitLost(p *part) {
+	u := &p.unit
+	for i := len(u.queue) - 1; i >= u.head && x.Owner != nil; i-- {
+		if e := &u.queue[i]; e.made != (Made{}) || e.gone != (Made{}) {
+			x.lost = append(x.lost, *e)
+		}
+	}
+	x.unitGone(p)
+}
+
+// undoLost takes back what units made that were lost and not sent again.
+func (x *Exec) undoLost() {
+	for i := range x.lost {
+		x.Owner.Undo(x.lost[i].made, x.lost[i].gone)
+		x.lost[i] = expectation{}
+	}
+	x.lost = x.lost[:0]
 }
 
 // unitGone is unitFailed for a unit that is sent again elsewhere.
