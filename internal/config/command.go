@@ -22,12 +22,20 @@ const (
 // with 0 when run returns nil, with 2 for an error that is misuse or a mistake
 // of the configuration, with 1 for others. hangup hears SIGHUP.
 func Main(misuse error, run func(ctx context.Context, args []string, getenv func(string) string, stdout io.Writer, hangup <-chan os.Signal) error) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // the next signal ends the process as if nobody listened
+	ctx, cancel := context.WithCancel(context.Background())
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-asked
+		// Before anybody acts on the first: the next one ends the process as if
+		// nobody listened.
+		signal.Stop(asked)
+		cancel()
+	}()
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, hangup)
-	stop()
+	cancel()
 	if err == nil {
 		return
 	}
