@@ -266,7 +266,7 @@ func (s *Server) Client(t testing.TB, program string) string {
 	t.Helper()
 	path, err := s.Install.Client(program)
 	if err != nil {
-		t.Skipf("pgtest: %v", err)
+		missing(t, fmt.Sprintf("pgtest: %v", err))
 	}
 	return path
 }
@@ -276,7 +276,7 @@ func (s *Server) Client(t testing.TB, program string) string {
 func (s *Server) Need(t testing.TB, program string) {
 	t.Helper()
 	if !s.Install.Has(program) {
-		t.Skipf("pgtest: PostgreSQL %d in %s has no %s", s.Install.Version, s.Install.BinDir, program)
+		missing(t, fmt.Sprintf("pgtest: PostgreSQL %d in %s has no %s", s.Install.Version, s.Install.BinDir, program))
 	}
 }
 
@@ -296,4 +296,14 @@ func randomHex(n int) string {
 	b := make([]byte, n)
 	rand.Read(b) // never fails (crypto/rand)
 	return hex.EncodeToString(b)
+}
+
+// missing skips a test, or fails it where nothing may be missing: with
+// SHARDING_TEST_STRICT=1, unless PG_BIN chose servers that came without their clients.
+func missing(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("SHARDING_TEST_STRICT") == "1" && os.Getenv("PG_BIN") == "" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
 }
