@@ -2,7 +2,6 @@ package exec
 
 import (
 	"errors"
-	"maps"
 	"time"
 
 	"github.com/sharding-system/sharding/internal/loop"
@@ -103,20 +102,6 @@ func (x *Exec) fill(p *part) error {
 // errBadFrame: a server does not send such lengths; something else speaks there.
 var errBadFrame = errors.New("exec: invalid message length from the shard")
 
-// tell says whether the client is to be told a setting's value, and takes it as told.
-func (x *Exec) tell(name, value string) bool {
-	if have, ok := x.Told[name]; ok && have == value || x.Told == nil {
-		return false
-	}
-	if x.txn.block && x.txn.told == nil {
-		x.txn.told = x.Told
-	}
-	told := maps.Clone(x.Told)
-	told[name] = value
-	x.Told = told
-	return true
-}
-
 // frame yields p's next message, whole, waiting for it. It is valid until the
 // next call. Answers of injected Queries are swallowed; the first error among
 // them is kept in p.skipErr.
@@ -186,18 +171,15 @@ func (x *Exec) swallow(p *part, typ byte, msg []byte) {
 	}
 }
 
-// parameterStatus keeps what the client was told in step with what is true.
-func (x *Exec) parameterStatus(p *part, msg []byte, relay bool) {
+// parameterStatus takes a ParameterStatus; own says that it is about the session, not
+// about what the router does to the connection on its own.
+func (x *Exec) parameterStatus(p *part, msg []byte, own bool) {
 	name, value, err := pgwire.ParseParameterStatus(msg[5:])
 	if err != nil {
 		return
 	}
-	if relay && x.tell(string(name), string(value)) {
-		if x.holdStatus {
-			x.status = append(x.status, msg...)
-		} else {
-			x.Client.Write(msg)
-		}
+	if own {
+		x.note(name, value)
 	}
 	p.conn.Params[string(name)] = string(value)
 }

@@ -73,9 +73,12 @@ func (x *Exec) commit() (string, error) {
 	if !committed {
 		x.forgetSets()
 		x.Settings.restore(x.txn.before)
-		x.tellBack()
 	}
+	before, locals := x.txn.before.params, committed && len(x.Settings.local) > 0 && !multi && len(x.txn.parts) == 0
 	x.ended(multi, committed)
+	if locals {
+		d.note(x.endedLocals(before))
+	}
 	x.lastEnd = out.State
 	switch {
 	case out.Err != nil:

@@ -30,7 +30,7 @@ func (c *Commons) Settings(startup map[string]string) Settings {
 	return s
 }
 
-// Told is what a server told at a session's start, for [Exec.Told].
+// Told is what a server told at a session's start, for [Exec.Greeted].
 func (c *Commons) Told(params map[string]string) map[string]string {
 	key := keyOf(params)
 	if have, ok := c.told[key]; ok {

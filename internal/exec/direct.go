@@ -71,6 +71,7 @@ func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
 		}
 		p.dirty = true // what it does is not looked at
 		p.past()
+		x.adopt(p.conn.Params)
 		d.p, d.own = p, true
 		x.direct = d
 		return d, nil
@@ -107,6 +108,7 @@ func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
 		}
 	}
 	p.past() // what is there from now on is the client's
+	x.adopt(p.conn.Params)
 	d.open = p.unit.open
 	d.implicit = x.txn.block && !x.txn.explicit
 	d.p, d.shared = p, p.conn.SetAside()
@@ -134,9 +136,6 @@ func (x *Exec) acquireOwn(shard int, startup []pgwire.Param) (*part, error) {
 	p := x.Commons.part()
 	p.shard, p.conn, p.tainted, p.wrote = shard, c, true, true
 	c.Settings = x.Settings.base
-	for name, v := range c.Params {
-		x.Told[name] = v
-	}
 	return p, x.ensureSettings(p)
 }
 
@@ -327,6 +326,11 @@ func (d *Direct) Relay() (again bool, err error) {
 				break
 			}
 			d.answered(msg[5])
+			if x.Settings.untold {
+				pass(i)
+				start = i
+				x.Report()
+			}
 		case pgwire.TypeErrorResponse:
 			d.error(msg)
 		case pgwire.TypeParseComplete:
@@ -339,7 +343,9 @@ func (d *Direct) Relay() (again bool, err error) {
 			d.asksForData()
 		case pgwire.TypeCommandComplete:
 			d.fed = false
-			d.AllDiscarded = string(msg[pgwire.HeaderSize:n-1]) == "DISCARD ALL"
+			if d.AllDiscarded = string(msg[pgwire.HeaderSize:n-1]) == "DISCARD ALL"; d.AllDiscarded {
+				x.adopt(x.greeted) // what the server has for it may be less: see Discarded
+			}
 			if keep = !d.ending; d.implicit {
 				pass(i)
 				start = i
@@ -348,12 +354,8 @@ func (d *Direct) Relay() (again bool, err error) {
 		case pgwire.TypeNoticeResponse:
 			keep = !d.doubts(msg)
 		case pgwire.TypeParameterStatus:
-			if name, value, perr := pgwire.ParseParameterStatus(msg[5:]); perr == nil {
-				c.Params[string(name)] = string(value)
-				if x.Told != nil {
-					x.Told[string(name)] = string(value)
-				}
-			}
+			x.parameterStatus(p, msg, !d.AllDiscarded)
+			keep = false
 		case pgwire.TypeNotificationResponse:
 			pass(i)
 			x.notification(msg)

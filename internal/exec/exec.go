@@ -115,8 +115,6 @@ type Exec struct {
 	// CancelAll asks the shards at work to stop, without waiting; see Within.
 	CancelAll func()
 
-	// Told is what ParameterStatus last told the client. It may be shared: it is replaced, not changed.
-	Told map[string]string
 	// Owner is told what the server has skipped, the last first; may be nil.
 	Owner Owner
 	// LastShards are the shards (indexes into Place.Shards) that the last
@@ -158,10 +156,9 @@ type Exec struct {
 	// own settings; generation tells whether connections made later start alike.
 	start      map[string]string
 	generation uint64
-	// holdStatus keeps ParameterStatus back in status until the tag has been
-	// sent, where PostgreSQL sends it.
-	holdStatus bool
-	status     []byte
+	// told is what ParameterStatus last told the client, greeted what it did at first. They
+	// may be shared: they are replaced, not changed.
+	told, greeted map[string]string
 	// Unparsed are the statements whose first Parse failed, or was skipped since
 	// something before it failed: the session, which empties the list, forgets them.
 	Unparsed []*Stmt

@@ -148,7 +148,7 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 	case !failed:
 		x.cursorRan(p, x.shbuf)
 	case x.txn.block:
-		x.txn.failed = true
+		x.Fail()
 	default:
 		part.settlePins(false)
 	}

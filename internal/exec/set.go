@@ -38,8 +38,6 @@ func (x *Exec) set(c *plan.Control, a *plan.Args) error {
 	if c.Kind == plan.Set {
 		x.noteCustom(c.Name)
 	}
-	x.holdStatus, x.status = true, x.status[:0]
-	defer func() { x.holdStatus = false }()
 	parts, scratch, err := x.partsForSet()
 	if err != nil {
 		x.Fail()
@@ -83,11 +81,9 @@ func isUTF8(v string) bool {
 	return false
 }
 
-// tag ends a command, and tells what it changed.
+// tag ends a command.
 func (x *Exec) tag(tag string) error {
-	out := pgwire.AppendCommandComplete(x.Client.OutBuf(), tag)
-	x.Client.SetOut(append(out, x.status...))
-	x.status = x.status[:0]
+	x.Client.SetOut(pgwire.AppendCommandComplete(x.Client.OutBuf(), tag))
 	return nil
 }
 
@@ -305,11 +301,7 @@ func (x *Exec) Discard() error {
 	if err != nil {
 		return err
 	}
-	for name, v := range p.conn.Params {
-		if x.tell(name, v) {
-			x.Client.SetOut(pgwire.AppendParameterStatus(x.Client.OutBuf(), name, v))
-		}
-	}
+	x.adopt(p.conn.Params)
 	x.release(p)
 	return nil
 }

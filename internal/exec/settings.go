@@ -23,6 +23,10 @@ type Settings struct {
 	// journal are the SETs of the open block, in order: a shard that joins it
 	// later gets them again, between the savepoints where they stood.
 	journal []setting
+	// params are what servers report under these settings. The map is replaced, not
+	// changed. untold: they may differ from what the client has been told.
+	params map[string]string
+	untold bool
 }
 
 // setting is one of them; without a name its value is a statement (RESET ALL).
@@ -141,12 +145,14 @@ type saved struct {
 	now, local map[string]string
 	key, env   string
 	journal    int
+	params     map[string]string
 }
 
-func (s *Settings) save() saved { return saved{s.now, s.local, s.key, s.env, len(s.journal)} }
+func (s *Settings) save() saved { return saved{s.now, s.local, s.key, s.env, len(s.journal), s.params} }
 
 func (s *Settings) restore(v saved) {
 	s.now, s.local, s.key, s.env = v.now, v.local, v.key, v.env
+	s.params, s.untold = v.params, true
 	if v.journal < len(s.journal) {
 		s.journal = s.journal[:v.journal]
 	}

@@ -5,8 +5,6 @@ import (
 	"github.com/sharding-system/sharding/internal/pgwire"
 	"github.com/sharding-system/sharding/internal/plan"
 	"github.com/sharding-system/sharding/internal/twophase"
-	"maps"
-	"strings"
 )
 
 // txn is the session's transaction: nothing on any shard until a statement
@@ -23,8 +21,7 @@ type txn struct {
 	saves           []savepoint
 	before          saved // settings at BEGIN
 	listens         []listening
-	told            map[string]string // what the client knew at BEGIN, where it was told more since
-	times           plan.Times        // of the transaction, once several shards share them
+	times           plan.Times // of the transaction, once several shards share them
 }
 
 type savepoint struct {
@@ -64,8 +61,9 @@ func (x *Exec) Began() { x.lastEnd = twophase.Aborted }
 
 // Fail marks the open block as failed: every part must roll back.
 func (x *Exec) Fail() {
-	if x.txn.block {
+	if x.txn.block && !x.txn.failed {
 		x.txn.failed = true
+		x.revert()
 	}
 }
 
@@ -169,7 +167,7 @@ func (x *Exec) unbindAll() {
 func (x *Exec) EndImplicit(failed bool) error {
 	if x.txn.explicit {
 		if failed {
-			x.txn.failed = true
+			x.Fail()
 		}
 		return nil
 	}
@@ -216,46 +214,9 @@ func (x *Exec) rollback() error {
 		}
 	}
 	x.Settings.restore(x.txn.before)
-	x.tellBack()
 	x.ended(multi, false)
 	x.lastEnd = twophase.Aborted
 	return fatal
-}
-
-// tellBack tells the client what a rollback has taken back of the settings that it
-// was told.
-func (x *Exec) tellBack() {
-	told := x.txn.told
-	if told == nil {
-		return
-	}
-	x.txn.told = nil
-	for name, v := range told {
-		if x.Told[name] != v {
-			x.Client.SetOut(pgwire.AppendParameterStatus(x.Client.OutBuf(), name, v))
-		}
-	}
-	x.Told = told
-}
-
-// tellLocals tells the client that what it was told of SET LOCALs is over with their
-// block: no server does where the block was bound to none.
-func (x *Exec) tellLocals() {
-	for name, v := range x.txn.told {
-		key := strings.ToLower(name)
-		if _, local := x.Settings.local[key]; !local {
-			continue
-		}
-		if set, ok := x.Settings.now[key]; ok {
-			v = set
-		}
-		if x.Told[name] == v {
-			continue
-		}
-		x.Client.SetOut(pgwire.AppendParameterStatus(x.Client.OutBuf(), name, v))
-		x.Told = maps.Clone(x.Told)
-		x.Told[name] = v
-	}
 }
 
 // ended closes the books on a block.
@@ -264,9 +225,6 @@ func (x *Exec) ended(multi, committed bool) {
 		x.Recorder.Transaction(multi, committed)
 	}
 	x.Settings.journal = x.Settings.journal[:0]
-	if committed && x.txn.told != nil {
-		x.tellLocals()
-	}
 	x.Settings.endLocal()
 	x.endCursors(committed)
 	if !committed && multi {
@@ -415,20 +373,20 @@ func (x *Exec) savepoint(c *plan.Control) (string, error) {
 			}
 		}
 		if at < 0 {
-			x.txn.failed = true
+			x.Fail()
 			return "", pgerr.New(pgerr.InvalidSavepointSpecification, "savepoint %q does not exist", c.Name)
 		}
 	}
 	for _, p := range x.txn.parts {
 		if p.conn.Broken() || p.owes || p.unit.open {
 			p.conn.Break()
-			x.txn.failed = true
+			x.Fail()
 			return "", pgerr.New(pgerr.ConnectionFailure, "the connection to shard %s was lost in this transaction", x.Place.Shards[p.shard]).
 				WithHint("Only ROLLBACK is possible now.")
 		}
 	}
 	if err := x.everywhere(verb + " " + quoteIdent(c.Name)); err != nil {
-		x.txn.failed = true
+		x.Fail()
 		return "", err
 	}
 	switch c.Kind {
@@ -445,7 +403,7 @@ func (x *Exec) savepoint(c *plan.Control) (string, error) {
 				continue
 			}
 			if err := x.look(p); err != nil {
-				x.txn.failed = true
+				x.Fail()
 				return "", err
 			}
 		}

@@ -157,6 +157,11 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 				p.owes = false
 				p.unit.reset()
 				done, keep = true, keepReady
+				if keepReady && x.Settings.untold {
+					x.Client.Write(buf[start:i])
+					x.Report()
+					start = i
+				}
 			case pgwire.TypeErrorResponse:
 				failed = true
 				e, perr := pgwire.ParseError(msg[5:])
@@ -176,12 +181,8 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 					done = true
 				}
 			case pgwire.TypeParameterStatus:
-				name, value, perr := pgwire.ParseParameterStatus(msg[5:])
-				if perr != nil {
-					return failed, false, x.lostShard(p, perr)
-				}
-				c.Params[string(name)] = string(value)
-				keep = x.tell(string(name), string(value))
+				x.parameterStatus(p, msg, true)
+				keep = false
 			case pgwire.TypeParseComplete, pgwire.TypeBindComplete, pgwire.TypeCloseComplete, pgwire.TypeNoData,
 				pgwire.TypeRowDescription, pgwire.TypeCommandComplete, pgwire.TypeEmptyQueryResponse, pgwire.TypePortalSuspended:
 				if typ == pgwire.TypeCommandComplete || typ == pgwire.TypePortalSuspended {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sort"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,7 @@ func (w *rawClient) script(ms []pgproto3.FrontendMessage) string {
 		w.t.Fatal(err)
 	}
 	var out []string
+	statuses := 0 // how many of them stand at the end of out
 	for ready > 0 {
 		m, err := w.f.Receive()
 		if err != nil {
@@ -72,9 +74,19 @@ func (w *rawClient) script(ms []pgproto3.FrontendMessage) string {
 			ready--
 			out = append(out, string(m.TxStatus))
 		case *pgproto3.ParameterStatus:
+			// Servers from 16 on have an order of their own.
+			if i := len(out) - statuses; statuses > 0 {
+				at := sort.SearchStrings(out[i:], "status "+m.Name)
+				out = slices.Insert(out, i+at, "status "+m.Name+"="+m.Value)
+			} else {
+				out = append(out, "status "+m.Name+"="+m.Value)
+			}
+			statuses++
+			continue
 		default:
 			out = append(out, strings.TrimPrefix(fmt.Sprintf("%T", m), "*pgproto3."))
 		}
+		statuses = 0
 	}
 	return strings.Join(out, "; ")
 }

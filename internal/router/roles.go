@@ -121,7 +121,7 @@ func (s *session) mayChangeRole(role *plan.RoleChange, name string) error {
 			WithHint("Change it on the servers, together with the services' configuration.")
 	}
 	u, own := snap.Users[name], snap.Users[s.user]
-	if u == nil || name == s.user || s.x.Told["is_superuser"] == "on" || own != nil && slices.Contains(own.Roles, "admin") {
+	if u == nil || name == s.user || s.x.Reported("is_superuser") == "on" || own != nil && slices.Contains(own.Roles, "admin") {
 		return nil
 	}
 	if slices.Contains(u.Roles, "admin") || slices.Contains(u.Roles, "operator") {

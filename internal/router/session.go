@@ -246,6 +246,7 @@ func (s *session) fail(err error) {
 
 // ready ends a Query or a pipeline.
 func (s *session) ready() {
+	s.x.Report()
 	s.c.SetOut(pgwire.AppendReadyForQuery(s.c.OutBuf(), s.x.Status()))
 }
 

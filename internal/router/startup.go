@@ -325,7 +325,7 @@ func (s *session) greet(told map[string]string) {
 			out = pgwire.AppendParameterStatus(out, name, v)
 		}
 	}
-	s.x.Told = s.x.Commons.Told(told)
+	s.x.Greeted(s.x.Commons.Told(told))
 	s.defaultPath = s.learnedPath(told)
 	s.x.PID = s.pid
 	out = pgwire.AppendBackendKeyData(out, s.pid, s.secret)
