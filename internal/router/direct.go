@@ -197,41 +197,49 @@ func (s *session) planAll(sql string) (out []planner.Statement, err error) {
 
 // pipelineDirect goes direct with a message of the extended protocol.
 func (s *session) pipelineDirect(typ byte, msg []byte) error {
-	st, err := s.messageStatement(typ, msg)
+	p, err := s.messagePlan(typ, msg)
 	if err != nil {
 		return err
 	}
 	if err := s.flushPipeline(); err != nil || s.broken {
 		return err
 	}
-	if err := s.goDirect(st.Plan); err != nil {
+	if err := s.goDirect(p); err != nil {
 		return err
 	}
 	return s.directMessage(typ, msg)
 }
 
-// messageStatement is the statement that a Parse, Bind or Describe is about.
-func (s *session) messageStatement(typ byte, msg []byte) (*exec.Stmt, error) {
+// messagePlan is the plan of the statement that a message is about; that of a portal
+// that only the shard knows is to pass it on.
+func (s *session) messagePlan(typ byte, msg []byte) (*plan.Plan, error) {
 	body := msg[pgwire.HeaderSize:]
+	var st *exec.Stmt
+	var err error
 	switch typ {
 	case pgwire.TypeParse:
-		v, err := pgwire.ParseParse(body)
-		if err != nil {
-			return nil, err
+		v, e := pgwire.ParseParse(body)
+		if e != nil {
+			return nil, e
 		}
-		return s.parsedDirect(&v)
+		st, err = s.parsedDirect(&v)
 	case pgwire.TypeBind:
-		v, err := pgwire.ParseBind(body)
-		if err != nil {
-			return nil, err
+		v, e := pgwire.ParseBind(body)
+		if e != nil {
+			return nil, e
 		}
-		return s.find(v.Statement)
+		st, err = s.find(v.Statement)
+	default:
+		d, e := pgwire.ParseDescribe(body)
+		if e != nil || d.Kind == pgwire.KindPortal || typ != pgwire.TypeDescribe {
+			return passed, nil
+		}
+		st, err = s.find(d.Name)
 	}
-	d, err := pgwire.ParseDescribe(body)
 	if err != nil {
 		return nil, err
 	}
-	return s.find(d.Name)
+	return st.Plan, nil
 }
 
 // parsedDirect makes the statement of a Parse message.

@@ -349,6 +349,15 @@ func (s *session) find(name []byte) (*exec.Stmt, error) {
 	return nil, pgerr.New(pgerr.InvalidSQLStatementName, "prepared statement %q does not exist", name)
 }
 
+// shardsPortal is for a portal that no message has made, of which err is said: in a
+// keyspace of one shard it may be a cursor, which only the transaction there knows.
+func (s *session) shardsPortal(err error) error {
+	if s.x.Bound() && len(s.ks.state.Load().place.Shards) == 1 {
+		return errGoDirect
+	}
+	return err
+}
+
 func (s *session) portal(name []byte) (*exec.Portal, error) {
 	if len(name) == 0 {
 		if s.unnamed.Stmt != nil {
@@ -375,7 +384,7 @@ func (s *session) describe(body []byte) error {
 			if s.x.Cursor(string(d.Name)) {
 				return s.x.ExtDescribeCursor(string(d.Name))
 			}
-			return err
+			return s.shardsPortal(err)
 		}
 		if po.Stmt.Plan == nil || po.Stmt.Deferred() {
 			return s.describeOwn(po.Stmt, false)
@@ -430,7 +439,7 @@ func (s *session) executePortal(body []byte) error {
 		if s.x.Cursor(string(name)) {
 			return s.x.ExtExecuteCursor(string(name), maxRows)
 		}
-		return err
+		return s.shardsPortal(err)
 	}
 	switch {
 	case po.Stmt.Plan == nil:
@@ -493,6 +502,8 @@ func (s *session) close(body []byte) error {
 			return s.answer(pgwire.TypeCloseComplete, exec.Made{}, exec.Made{Portal: po})
 		} else if s.x.Cursor(string(d.Name)) {
 			return s.x.ExtCloseCursor(string(d.Name))
+		} else if err := s.shardsPortal(nil); err != nil {
+			return err
 		}
 		return s.answer(pgwire.TypeCloseComplete, exec.Made{}, exec.Made{})
 	}

@@ -31,6 +31,15 @@ func TestOneShard(t *testing.T) {
 	closing := func(name string) []pgproto3.FrontendMessage {
 		return []pgproto3.FrontendMessage{&pgproto3.Close{ObjectType: 'S', Name: name}}
 	}
+	portal := func(what byte, name string) []pgproto3.FrontendMessage {
+		switch what {
+		case 'E':
+			return []pgproto3.FrontendMessage{&pgproto3.Execute{Portal: name, MaxRows: 2}}
+		case 'D':
+			return []pgproto3.FrontendMessage{&pgproto3.Describe{ObjectType: 'P', Name: name}}
+		}
+		return []pgproto3.FrontendMessage{&pgproto3.Close{ObjectType: 'P', Name: name}}
+	}
 	for _, s := range []struct {
 		name string
 		ms   []pgproto3.FrontendMessage
@@ -57,6 +66,8 @@ func TestOneShard(t *testing.T) {
 		{"SET beside a temporary table", join(q("SET work_mem = '1MB'; CREATE TEMP TABLE sx (a int); SELECT 1"), q("SHOW work_mem"), q("SET work_mem = '2MB'; CREATE TEMP TABLE sy (a int); SELECT 1/0"), q("SHOW work_mem"))},
 		{"COPY that fails", join(q("CREATE TEMP TABLE cp (a int)"), q("COPY cp FROM STDIN"), []pgproto3.FrontendMessage{&pgproto3.CopyData{Data: []byte("x\n")}, &pgproto3.CopyFail{Message: "no"}}, q("SELECT count(*) FROM cp"))},
 		{"a cursor WITH HOLD", join(q("BEGIN"), q("DECLARE h CURSOR WITH HOLD FOR SELECT 7"), q("COMMIT"), q("FETCH h"), q("CLOSE h"))},
+		{"a cursor as a portal", join(q("BEGIN"), q("DECLARE c CURSOR FOR SELECT generate_series(1, 9)"), portal('D', "c"), sync, portal('E', "c"), portal('E', "c"), sync, q("FETCH c"), portal('C', "c"), sync, q("FETCH c"), q("COMMIT"))},
+		{"a cursor as a portal in a pipeline", join(q("BEGIN"), ext("DECLARE c CURSOR FOR SELECT generate_series(1, 9)"), ext("SELECT 1"), portal('E', "c"), portal('D', "nope"), ext("SELECT 2"), sync, q("COMMIT"))},
 		{"two-phase commit", join(q("BEGIN"), q("CREATE TABLE tp (a int)"), q("PREPARE TRANSACTION 'one'"), q("SELECT * FROM tp"), q("COMMIT PREPARED 'one'"), q("SELECT * FROM tp"), q("DROP TABLE tp"))},
 		{"functions", join(q("CREATE FUNCTION ff() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 5; END'"), q("SELECT ff()"), q("DROP FUNCTION ff()"))},
 		{"an unknown function", join(q("SELECT nothing(1)"), q("SELECT 1"))},
