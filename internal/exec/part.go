@@ -156,6 +156,9 @@ func (x *Exec) release(p *part) {
 	}
 	if p.conn.Broken() {
 		p.pend = 0
+		if p.look&plan.PinTemporary != 0 && p.shard == x.Place.Home {
+			x.setTemps(nil) // the server was not asked what is left: nothing is
+		}
 	}
 	p.past()
 	if p.skipZ > 0 || p.big > 0 || p.unit.open || p.owes {
