@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -231,6 +232,22 @@ func (x *Exec) keep(c *plan.Control, values []string) {
 		} else {
 			x.Settings.set(n, values[i])
 		}
+	}
+	if slices.Contains(names, "session_authorization") {
+		x.endRole(c.Local)
+	}
+}
+
+// endRole follows SET SESSION AUTHORIZATION, which ends a SET ROLE.
+func (x *Exec) endRole(local bool) {
+	_, started := x.Settings.base["role"]
+	switch {
+	case local:
+		x.Settings.setLocal("role", "none")
+	case started:
+		x.Settings.set("role", "none")
+	default:
+		x.Settings.unset("role")
 	}
 }
 

@@ -137,11 +137,7 @@ func (s *session) searchPath() []string {
 	if !ok {
 		value = s.defaultPath
 	}
-	role := s.user
-	if r, ok := s.x.Settings.Get("role"); ok && r != "none" && r != "" {
-		role = r
-	}
-	return splitPath(value, role)
+	return splitPath(value, s.roleNamed(plan.RoleName{Current: true}))
 }
 
 // makePlan asks the planner, once more with a fresh schema when it meets a name
@@ -215,7 +211,7 @@ func (l *loopState) cached(hit bool) {
 // hints takes the hints of the statement that s.lex holds, and refuses what routing by hand is not there for yet: a hint that is not
 // followed must not be passed over in silence.
 func (s *session) hints() error {
-	s.x.Policy = s.policy
+	s.x.Policy = s.readPolicy()
 	h := &s.lex.Hints
 	if h.Err != nil {
 		return h.Err
