@@ -308,3 +308,96 @@ func get(url string) (string, error) {
 	b, err := io.ReadAll(resp.Body)
 	return string(b), err
 }
+
+// TestReloadReplicas: where reads run, and how old what they show may be, change while
+// the router runs, for sessions too that have begun before; one that says where its reads
+// run keeps to that.
+func TestReloadReplicas(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Options{Servers: 1, Replicas: 1})
+	i := startInstance(t, c)
+	ctx := clustertest.Context(t)
+	writer := i.connect(t)
+	for _, sql := range []string{"CREATE TABLE t (id bigint PRIMARY KEY, n int) WITH (sharding.key = 'id')", "INSERT INTO t VALUES (1, 0)"} {
+		if _, err := writer.Exec(ctx, sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reload := func(policy, lag string) {
+		t.Helper()
+		i.cfg["sharding"] = map[string]any{"replica_policy": policy, "max_replica_lag": lag}
+		write(t, i.path, i.cfg)
+		before, err := os.ReadFile(i.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const read = "the configuration was read again"
+		done := strings.Count(string(before), read)
+		i.hangup <- os.Interrupt
+		clustertest.Eventually(t, "the reload", func() error {
+			b, err := os.ReadFile(i.log)
+			if err == nil && strings.Count(string(b), read) == done {
+				err = errors.New("not yet")
+			}
+			return err
+		})
+	}
+	early, own := i.connect(t), i.connect(t)
+	if _, err := own.Exec(ctx, "SET sharding.replica_policy = 'primary'"); err != nil {
+		t.Fatal(err)
+	}
+	look := func(conn *pgx.Conn) (n int, replica bool) {
+		t.Helper()
+		if err := conn.QueryRow(ctx, "SELECT n, pg_is_in_recovery() FROM t WHERE id = 1").Scan(&n, &replica); err != nil {
+			t.Fatal(err)
+		}
+		return n, replica
+	}
+	until := func(what string, conn *pgx.Conn, want bool) {
+		t.Helper()
+		clustertest.Eventually(t, what, func() error {
+			if _, replica := look(conn); replica != want {
+				return fmt.Errorf("on a replica: %v", replica)
+			}
+			return nil
+		})
+	}
+	if _, replica := look(early); replica {
+		t.Error("a read on the replica before anybody asked for it")
+	}
+	reload("replica_prefer", "1h")
+	until("the new policy is a standing session's", early, true)
+	until("it is a new session's", i.connect(t), true)
+	var shown string
+	if err := early.QueryRow(ctx, "SHOW sharding.replica_policy").Scan(&shown); err != nil || shown != "replica_prefer" {
+		t.Errorf("shown: %q, %v", shown, err)
+	}
+	if _, replica := look(own); replica {
+		t.Error("a session that has SET its policy has lost it")
+	}
+	// What the replica does not replay is not seen for as long as the old bound allows.
+	replica := c.Replicas[0][0]
+	replica.Query(t, "postgres", "SELECT pg_wal_replay_pause()")
+	clustertest.Eventually(t, "the replay is paused", func() error {
+		if s := replica.Query(t, "postgres", "SELECT pg_get_wal_replay_pause_state()")[0][0]; s != "paused" {
+			return errors.New(s)
+		}
+		return nil
+	})
+	if _, err := writer.Exec(ctx, "UPDATE t SET n = 1"); err != nil {
+		t.Fatal(err)
+	}
+	if n, replica := look(early); n != 0 || !replica {
+		t.Errorf("%d, on a replica: %v; the bound is an hour", n, replica)
+	}
+	reload("replica_prefer", "200ms")
+	until("the new bound takes the replica out of use", early, false)
+	if n, _ := look(early); n != 1 {
+		t.Errorf("%d", n)
+	}
+	replica.Query(t, "postgres", "SELECT pg_wal_replay_resume()")
+	until("it is used again", early, true)
+	reload("primary", "5s")
+	if _, replica := look(early); replica {
+		t.Error("a read on the replica after the policy was taken back")
+	}
+}

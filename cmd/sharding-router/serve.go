@@ -172,6 +172,7 @@ func (s *server) apply() {
 		s.log.Error("the log level stays", "error", err)
 	}
 	s.r.SetPools(r.MaxConnections, r.MinConnections, r.ConnectionTTL.D(), r.AcquireTimeout.D())
+	s.r.SetReplicas(r.ReplicaPolicy, r.MaxReplicaLag.D())
 	if s.tls != nil {
 		if err := s.tls.Reload(); err != nil {
 			s.log.Error("the TLS files stay as they were", "error", err)

@@ -15,6 +15,8 @@ type Reloadable struct {
 	MinConnections int
 	ConnectionTTL  Duration
 	AcquireTimeout Duration
+	ReplicaPolicy  string
+	MaxReplicaLag  Duration
 }
 
 func reloadable(s Sharding, y Security, o Observability) Reloadable {
@@ -22,6 +24,7 @@ func reloadable(s Sharding, y Security, o Observability) Reloadable {
 		LogLevel: o.LogLevel, RateLimit: y.RateLimit,
 		MaxConnections: s.MaxConnections, MinConnections: s.MinConnections,
 		ConnectionTTL: s.ConnectionTTL, AcquireTimeout: s.AcquireTimeout,
+		ReplicaPolicy: s.ReplicaPolicy, MaxReplicaLag: s.MaxReplicaLag,
 	}
 }
 

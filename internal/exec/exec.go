@@ -68,8 +68,8 @@ type Options struct {
 	GID func() twophase.GID
 	// Service finishes commits in doubt.
 	Service Service
-	// MaxReplicaLag bounds how old what a replica shows may be.
-	MaxReplicaLag time.Duration
+	// MaxReplicaLag bounds how old what a replica shows may be; it may change.
+	MaxReplicaLag func() time.Duration
 	// MaxMessage bounds a client's message during COPY, in bytes.
 	MaxMessage int
 	// OIDs loads how shards number users' types; nil where nothing is translated.

@@ -161,7 +161,7 @@ func (x *Exec) choose(shard int, tried uint32) (best *backend.Replica, at int, t
 		busy, equal, at = x.pool(shard).Busy(), 1, -1
 	}
 	for i, r := range x.Place.Replicas[shard] {
-		lsn, ok := r.Fresh(since, x.Opts.MaxReplicaLag)
+		lsn, ok := r.Fresh(since, x.Opts.MaxReplicaLag())
 		if !ok || tried&(1<<i) != 0 {
 			continue
 		}

@@ -154,14 +154,14 @@ func (s *session) setOwn(name, value, written string) error {
 			s.single = single
 		}
 	case "sharding.replica_policy":
-		p := s.defaultPolicy
+		s.policy = s.defaultPolicy
 		if value != "" {
-			var err error
-			if p, err = parsePolicy(value); err != nil {
+			p, err := parsePolicy(value)
+			if err != nil {
 				return err
 			}
+			s.policy = p
 		}
-		s.policy = p
 	case "sharding.key", "sharding.shard":
 		if value != "" {
 			return pgerr.New(pgerr.FeatureNotSupported, "routing by hand (%s) is not supported by this version", name).

@@ -282,7 +282,7 @@ func (s *session) bindPortal(po *exec.Portal, body []byte) error {
 			return err
 		}
 	}
-	if s.x.Policy = s.policy; st.Hinted {
+	if s.x.Policy = s.readPolicy(); st.Hinted {
 		s.x.Policy = st.Policy
 	}
 	po.Buf = append(po.Buf[:0], body...)

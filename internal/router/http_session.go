@@ -169,7 +169,7 @@ func (p *virtualPool) dial(ctx context.Context, cred *backend.Credentials, key v
 	if err != nil {
 		return nil, fmt.Errorf("open a session: %w", err)
 	}
-	v := &virtual{r: p.r, conn: conn, key: key, policy: p.r.policy()}
+	v := &virtual{r: p.r, conn: conn, key: key, policy: configured}
 	if err := v.look(ctx, func(s *session) { v.fresh = s.x.Settings.Key() }); err != nil {
 		v.cutOff()
 		return nil, fmt.Errorf("open a session: %w", err)

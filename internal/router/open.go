@@ -20,8 +20,7 @@ func (s *session) init(cred *backend.Credentials, startup map[string]string) {
 		Place: s.ks.state.Load().place,
 	}
 	s.x.CancelAll = func() { s.cancelRunning() }
-	s.defaultPolicy = s.r.policy()
-	s.policy = s.defaultPolicy
+	s.policy, s.defaultPolicy = configured, configured
 	s.startup = ownStartup(startup)
 	s.settle()
 	s.x.Settings = s.x.Commons.Settings(startup)

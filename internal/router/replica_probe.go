@@ -26,7 +26,7 @@ type prober struct {
 	r     *Router
 	sh    catalog.Shard
 	log   *backend.Positions
-	every time.Duration
+	every func() time.Duration
 
 	mu sync.Mutex  // guards of
 	of backend.Log // the primary's log; zero: unknown
@@ -63,7 +63,8 @@ func (p *prober) each(ctx context.Context, endpoint string, probe func(ctx conte
 		}
 	}
 	defer drop()
-	tick := time.NewTicker(p.every)
+	every := p.every()
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		func() {
@@ -77,6 +78,10 @@ func (p *prober) each(ctx context.Context, endpoint string, probe func(ctx conte
 				drop()
 			}
 		}()
+		if now := p.every(); now != every {
+			every = now
+			tick.Reset(every)
+		}
 		select {
 		case <-ctx.Done():
 			return

@@ -81,7 +81,7 @@ func sameServers(a, b *catalog.Shard) bool {
 // start begins the probes of a shard's servers.
 func (w *replicaWatches) start(ctx context.Context, n *replicaWatch) {
 	log := &backend.Positions{}
-	p := prober{r: w.r, sh: n.entry, log: log, every: probeInterval(w.r.opts.MaxReplicaLag)}
+	p := prober{r: w.r, sh: n.entry, log: log, every: func() time.Duration { return probeInterval(w.r.maxReplicaLag()) }}
 	w.r.wg.Go(func() { p.primary(ctx) })
 	for i, rep := range n.replicas {
 		w.r.wg.Go(func() { p.replica(ctx, n.entry.Replicas[i], rep) })
@@ -127,10 +127,28 @@ func schemaChanged(p *exec.Place) {
 	}
 }
 
-// policy is where a new session's reads may run.
-func (r *Router) policy() exec.Policy {
-	p, _ := exec.ParsePolicy(r.opts.ReplicaPolicy)
-	return p
+// SetReplicas changes where reads of sessions run that say nothing of it themselves, and
+// how old what a replica shows may be; see Options.
+func (r *Router) SetReplicas(policy string, maxLag time.Duration) {
+	p, _ := exec.ParsePolicy(policy)
+	r.reads.Store(uint32(p))
+	r.maxLag.Store(int64(maxLag))
+}
+
+// policy is where a session's reads may run that says nothing of it itself.
+func (r *Router) policy() exec.Policy { return exec.Policy(r.reads.Load()) }
+
+func (r *Router) maxReplicaLag() time.Duration { return time.Duration(r.maxLag.Load()) }
+
+// configured is the policy of a session that says nothing of it: the configuration's.
+const configured exec.Policy = 0xFF
+
+// readPolicy is where the session's reads may run.
+func (s *session) readPolicy() exec.Policy {
+	if s.policy == configured {
+		return s.r.policy()
+	}
+	return s.policy
 }
 
 func parsePolicy(value string) (exec.Policy, error) {

@@ -140,6 +140,9 @@ type Router struct {
 	keyspaces map[string]*keyspace
 	watches   replicaWatches
 
+	reads  atomic.Uint32 // the exec.Policy of sessions that have none of their own
+	maxLag atomic.Int64  // how old what a replica shows may be, in nanoseconds
+
 	sessions sync.Map      // process id (uint32) -> *session
 	entered  atomic.Uint64 // sessions, for their process ids
 	cancels  chan struct{} // clients' cancel requests under way
@@ -157,6 +160,7 @@ func New(o Options) (*Router, error) {
 	o.withDefaults()
 	r := &Router{opts: o, log: o.Logger, boot: randomHex(6), keyspaces: map[string]*keyspace{}, cancels: make(chan struct{}, maxCancels)}
 	r.watches = replicaWatches{r: r, shards: map[sharding.ShardID]*replicaWatch{}}
+	r.SetReplicas(o.ReplicaPolicy, o.MaxReplicaLag)
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	var err error
 	if r.view, err = o.Catalog.Watch(r.ctx); err != nil {
@@ -174,7 +178,7 @@ func New(o Options) (*Router, error) {
 	if o.Metrics != nil {
 		o.Metrics.ShardsAt = r.shardsAt
 	}
-	r.exec = exec.Options{Pools: r.pools, GID: r.gid, Service: service{r}, MaxMessage: o.MaxMessage, MaxReplicaLag: o.MaxReplicaLag, OIDs: r.loadOIDs}
+	r.exec = exec.Options{Pools: r.pools, GID: r.gid, Service: service{r}, MaxMessage: o.MaxMessage, MaxReplicaLag: r.maxReplicaLag, OIDs: r.loadOIDs}
 	if err := r.listen(); err != nil {
 		r.Close()
 		return nil, err

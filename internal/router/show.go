@@ -71,7 +71,7 @@ func (s *session) settingValue(name string) (string, bool) {
 	case "sharding.pool_mode":
 		return map[bool]string{false: "transaction", true: "session"}[s.sessionPool], true
 	case "sharding.replica_policy":
-		return s.policy.String(), true
+		return s.readPolicy().String(), true
 	case "sharding.key", "sharding.shard":
 		return "", true
 	}
