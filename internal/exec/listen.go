@@ -73,7 +73,7 @@ func (x *Exec) Listens() bool {
 }
 
 func (x *Exec) listenOn(shard int, l listening) error {
-	p, err := x.bind(shard)
+	p, err := x.bindPrimary(shard)
 	if err != nil {
 		return err
 	}

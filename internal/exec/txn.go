@@ -97,6 +97,14 @@ func (x *Exec) bind(shard int) (*part, error) {
 	return x.bindNew(shard)
 }
 
+// bindPrimary is bind for what no replica can do.
+func (x *Exec) bindPrimary(shard int) (*part, error) {
+	if p := x.find(shard); p != nil && p.replica == nil {
+		return p, nil
+	}
+	return x.bindNew(shard)
+}
+
 // bindNew adds a part on the shard's primary.
 func (x *Exec) bindNew(shard int) (*part, error) {
 	p, err := x.acquire(shard)

@@ -231,6 +231,7 @@ func (p *planner) noteBuiltin(f *pg.FuncCall, name string, b schema.Builtin, at 
 		u.server = u.server || !serverFunctions[name]
 	}
 	u.server = u.server || ownFunctions[name] && !serverFunctions[name]
+	u.primary = u.primary || primaryFunctions[name]
 	if form, ok := nowFunctions[name]; ok && len(f.GetArgs()) == 0 {
 		p.noteNow(f.GetLocation(), form, -1, name, p.alias.GetFuncCall() == f)
 	}

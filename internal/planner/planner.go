@@ -329,6 +329,7 @@ type features struct {
 	setting    bool // set_config
 	home       bool // wants the home shard: catalog functions, reg* casts
 	server     bool // tells of the server's own state, or of its catalogs
+	primary    bool // calls what no server in recovery does
 	now        bool
 	viewNow    bool // the transaction's time where no edit can reach it
 	locking    *pg.LockingClause

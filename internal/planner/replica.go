@@ -11,6 +11,10 @@ import (
 var serverFunctions = wordSet(`pg_is_in_recovery pg_is_wal_replay_paused pg_last_wal_replay_lsn pg_last_wal_receive_lsn
 	pg_last_xact_replay_timestamp inet_server_addr inet_server_port`)
 
+// primaryFunctions are refused by servers in recovery.
+var primaryFunctions = wordSet(`txid_current pg_current_xact_id pg_current_wal_lsn pg_current_wal_insert_lsn pg_current_wal_flush_lsn
+	pg_walfile_name pg_walfile_name_offset`)
+
 // replicaLevel says whether a replica may run the statement. What is not known to
 // only read, and to mean the same there, is for the primary. What a function that
 // is reached on other ways (an operator, a cast, a row-level policy) writes, the
@@ -39,7 +43,7 @@ func (p *planner) replicaLevel(n *pg.Node) plan.Replica {
 	}
 	u := &p.uses
 	switch {
-	case u.user != "", u.unsafe != "", u.advisory != "", u.sequence != "", u.setting, u.locking != nil, u.writes:
+	case u.user != "", u.unsafe != "", u.advisory != "", u.sequence != "", u.setting, u.locking != nil, u.writes, u.primary:
 		return plan.ReplicaNever
 	case u.server:
 		return plan.ReplicaJoin
