@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"github.com/sharding-system/sharding/internal/loop"
-	"github.com/sharding-system/sharding/internal/pgerr"
 )
 
 // errRest says that a session waits for its client and has nothing on its stack that it needs: it gives its coroutine up
@@ -39,7 +38,7 @@ func (r *Router) ended(s *session, err error) {
 // roused is a session's next turn after a rest.
 func (s *session) roused(_ *loop.Task, cause loop.Cause, err error) {
 	if err == nil && cause&loop.CauseDeadline != 0 && cause&loop.CauseReady == 0 {
-		err = pgerr.Fatal(pgerr.IdleSessionTimeout, "terminating connection due to idle-session timeout")
+		err = s.idledOut()
 	}
 	if err != nil {
 		s.r.turned(s, s.guard(func() error { return err }))

@@ -19,6 +19,17 @@ func asked(sql string) []byte {
 	return b
 }
 
+// unsynced runs a statement by the extended protocol, with a Flush in the place of a Sync.
+func unsynced(sql string) (b []byte) {
+	for _, m := range []pgproto3.FrontendMessage{&pgproto3.Parse{Query: sql}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Flush{}} {
+		var err error
+		if b, err = m.Encode(b); err != nil {
+			panic(err)
+		}
+	}
+	return b
+}
+
 // encode is messages as bytes.
 func encode(ms ...pgproto3.FrontendMessage) (b []byte) {
 	for _, m := range ms {

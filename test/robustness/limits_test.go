@@ -36,12 +36,17 @@ func TestIdleTransactionTimeout(t *testing.T) {
 		for _, try := range []struct {
 			name string
 			do   [][]byte
+			left []byte // without a Sync
 		}{
-			{"nothing yet", [][]byte{asked("BEGIN")}},
-			{"a transaction", [][]byte{asked("BEGIN"), asked("UPDATE t SET n = 1 WHERE id = 1")}},
-			{"on all shards", [][]byte{asked("BEGIN"), asked("UPDATE t SET n = 1")}},
-			{"failed", [][]byte{asked("BEGIN"), asked("UPDATE t SET n = 1 WHERE id = 1"), asked("SELECT 1/0 FROM t WHERE id = 1")}},
-			{"bound", [][]byte{asked("BEGIN"), asked("CREATE TEMP TABLE tt (a int)"), asked("UPDATE t SET n = 1 WHERE id = 1")}},
+			{"nothing yet", [][]byte{asked("BEGIN")}, nil},
+			{"a transaction", [][]byte{asked("BEGIN"), asked("UPDATE t SET n = 1 WHERE id = 1")}, nil},
+			{"on all shards", [][]byte{asked("BEGIN"), asked("UPDATE t SET n = 1")}, nil},
+			{"failed", [][]byte{asked("BEGIN"), asked("UPDATE t SET n = 1 WHERE id = 1"), asked("SELECT 1/0 FROM t WHERE id = 1")}, nil},
+			{"bound", [][]byte{asked("BEGIN"), asked("CREATE TEMP TABLE tt (a int)"), asked("UPDATE t SET n = 1 WHERE id = 1")}, nil},
+			{"a pipeline", nil, unsynced("UPDATE t SET n = 1 WHERE id = 1")},
+			{"a pipeline on all shards", nil, unsynced("UPDATE t SET n = 1")},
+			{"a pipeline in a transaction", [][]byte{asked("BEGIN"), asked("UPDATE t SET n = 1 WHERE id = 1")}, unsynced("UPDATE t SET n = 1 WHERE id = 2")},
+			{"a pipeline of a bound session", [][]byte{asked("CREATE TEMP TABLE tt (a int)")}, unsynced("UPDATE t SET n = 1 WHERE id = 1")},
 		} {
 			r := loginRaw(t, c.DSN("app"))
 			for _, b := range try.do {
@@ -51,6 +56,7 @@ func TestIdleTransactionTimeout(t *testing.T) {
 				}
 			}
 			begun := time.Now()
+			r.send(try.left)
 			e := r.until()
 			if e.code != "25P03" || !e.closed || e.message != "terminating connection due to idle-in-transaction timeout" || time.Since(begun) < limit/2 {
 				t.Errorf("%d shards, %s: %+v after %v", servers, try.name, e, time.Since(begun))
