@@ -18,7 +18,7 @@ PKG      ?= ./...
 TEST_P   ?= 2
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-short test-regress test-drivers test-suites deps lint fmt fuzz bench bench-go bench-relay soak chaos clean help
+.PHONY: build demo test test-short test-regress test-drivers test-suites test-cases deps lint fmt fuzz bench bench-go bench-relay soak chaos clean help
 
 build: deps ## the binaries, into bin/
 	@mkdir -p $(BIN)
@@ -81,6 +81,10 @@ test-regress: deps ## PostgreSQL's own regression suite through the router, on a
 test-suites: deps ## the test suites of pgx, lib/pq, go-pg and SQLAlchemy through the router; SUITES=pgx, TARGETS=one
 	SHARDING_TEST_STRICT=1 SHARDING_SUITES='$(or $(SUITES),all)' SHARDING_SUITES_TARGETS='$(TARGETS)' \
 	  $(GO) test -v -count=1 -timeout 0 -run TestSuites ./test/suites
+
+test-cases: deps ## cases from public bug reports, of the directory CASES; KINDS=a,b, ONLY=C001
+	SHARDING_TEST_STRICT=1 SHARDING_CASES='$(CASES)' SHARDING_CASES_KINDS='$(KINDS)' SHARDING_CASES_ONLY='$(ONLY)' \
+	  $(GO) test -v -count=1 -timeout 0 -run TestCases ./test/cases
 
 clean: ## remove the binaries
 	rm -rf $(BIN)
