@@ -210,7 +210,7 @@ func (st *stand) sample(ctx context.Context, o *benchOptions, c cell) (s sample,
 	// Every tenth latency is enough for a percentile, and logging all would be pgbench's main work.
 	prefix := filepath.Join(st.dir, "latency")
 	out, err := st.pgbench(ctx, port, database, append(work, "-n", "-M", c.mode, "-c", strconv.Itoa(c.clients),
-		"-j", strconv.Itoa(min(2, c.clients)), "-T", strconv.Itoa(int(o.duration.Seconds())), "-l", "--log-prefix", prefix, "--sampling-rate", "0.1")...)
+		"-j", strconv.Itoa(min(2, c.clients)), "-T", strconv.Itoa(o.seconds(c)), "-l", "--log-prefix", prefix, "--sampling-rate", "0.1")...)
 	if err != nil {
 		return s, err
 	}
@@ -228,6 +228,12 @@ func (st *stand) sample(ctx context.Context, o *benchOptions, c cell) (s sample,
 	}
 	micros := func(d time.Duration) float64 { return d.Seconds() * 1e6 / queries }
 	return sample{tps: tps, latency: latency, p99: tail, cpu: micros(after.CPU - before.CPU), user: micros(after.User - before.User)}, nil
+}
+
+// seconds is how long pgbench is to run. Its clock starts before it connects (only the rates leave that time out), so that many
+// clients get a second more for each hundred: with a slow server they would otherwise have connected and done nothing.
+func (o *benchOptions) seconds(c cell) int {
+	return int(o.duration.Seconds()) + c.clients/100
 }
 
 // loadAverage is the system's load over the last minute, as /proc/loadavg has it.
