@@ -20,6 +20,8 @@ type rawClient struct {
 	t *testing.T
 	f *pgproto3.Frontend
 	c net.Conn
+	// words: what a problem says and where is written down too.
+	words bool
 }
 
 func hijack(t *testing.T, c *pgx.Conn) *rawClient {
@@ -29,7 +31,7 @@ func hijack(t *testing.T, c *pgx.Conn) *rawClient {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = h.Conn.Close() })
-	return &rawClient{t, h.Frontend, h.Conn}
+	return &rawClient{t: t, f: h.Frontend, c: h.Conn}
 }
 
 // script sends messages, each Flush or Sync ending a packet, and writes down what
@@ -61,9 +63,9 @@ func (w *rawClient) script(ms []pgproto3.FrontendMessage) string {
 		}
 		switch m := m.(type) {
 		case *pgproto3.ErrorResponse:
-			out = append(out, m.Severity+" "+m.Code)
+			out = append(out, w.problem(m))
 		case *pgproto3.NoticeResponse:
-			out = append(out, m.Severity+" "+m.Code)
+			out = append(out, w.problem((*pgproto3.ErrorResponse)(m)))
 		case *pgproto3.DataRow:
 			out = append(out, fmt.Sprintf("%q", m.Values))
 		case *pgproto3.CommandComplete:
@@ -89,6 +91,18 @@ func (w *rawClient) script(ms []pgproto3.FrontendMessage) string {
 		statuses = 0
 	}
 	return strings.Join(out, "; ")
+}
+
+// problem writes an error or a notice down.
+func (w *rawClient) problem(m *pgproto3.ErrorResponse) string {
+	out := m.Severity + " " + m.Code
+	if w.words {
+		out += fmt.Sprintf(" %q", m.Message)
+	}
+	if w.words && m.Position != 0 {
+		out += fmt.Sprintf(" at %d", m.Position)
+	}
+	return out
 }
 
 // skipped says of the message before it that no ReadyForQuery answers it.
