@@ -51,6 +51,12 @@ func (x *Exec) Shards(p *plan.Plan, a *plan.Args) ([]int, error) {
 	case plan.None, plan.Any:
 		x.shbuf = append(x.shbuf, x.pick())
 	case plan.Home:
+		if p.SetConfig != nil && len(x.Place.Shards) > 1 {
+			if err := provable(p, a); err != nil {
+				x.Fail()
+				return nil, err
+			}
+		}
 		x.shbuf = append(x.shbuf, x.Place.Home)
 	case plan.Rows:
 		if err := p.BindRows(&x.split, a, x.Place.Map); err != nil {

@@ -34,7 +34,7 @@ func (x *Exec) set(c *plan.Control, a *plan.Args) error {
 	}
 	if strings.EqualFold(c.Name, "client_encoding") && c.Kind == plan.Set && !c.Default && !isUTF8(c.Value) {
 		x.Fail()
-		return pgerr.New(pgerr.FeatureNotSupported, "client_encoding %q is not supported by the router", c.Value).WithHint("Use UTF8.")
+		return foreignEncoding(c.Value)
 	}
 	if c.Kind == plan.Set {
 		x.noteCustom(c.Name)
@@ -72,6 +72,33 @@ func (x *Exec) set(c *plan.Control, a *plan.Args) error {
 		x.release(parts[0])
 	}
 	return nil
+}
+
+// provable refuses a set_config to a value under which statements would be read, or
+// rows placed, otherwise than the shards do. (The planner sees to SET, whose value
+// stands in its text.)
+func provable(p *plan.Plan, a *plan.Args) error {
+	n, null, err := p.SetConfig[0].Text(a)
+	if err != nil || null {
+		return err
+	}
+	value, null, err := p.SetConfig[1].Text(a)
+	if err != nil || null {
+		return err
+	}
+	name, v := strings.ToLower(string(n)), strings.ToLower(strings.TrimSpace(string(value)))
+	off := v != "" && (strings.HasPrefix("false", v) || strings.HasPrefix("no", v) || v == "of" || v == "off" || v == "0")
+	switch {
+	case name == "client_encoding" && !isUTF8(v):
+		return foreignEncoding(string(value))
+	case name == "standard_conforming_strings" && off, name == "transform_null_equals" && !off, name == "session_replication_role" && v != "origin":
+		return pgerr.Setting.New("%s = %s", name, value)
+	}
+	return nil
+}
+
+func foreignEncoding(v string) error {
+	return pgerr.New(pgerr.FeatureNotSupported, "client_encoding %q is not supported by the router", v).WithHint("Use UTF8.")
 }
 
 func isUTF8(v string) bool {

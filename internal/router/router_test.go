@@ -352,4 +352,26 @@ func TestSetConfig(t *testing.T) {
 	}
 	run(t, other, "SELECT pg_catalog.set_config('search_path', '', false)")
 	refused(t, other, "42P01", "SELECT x FROM w")
+
+	// Under these, keys would be placed and texts read otherwise than the shards do.
+	for _, sql := range []string{
+		"SELECT set_config('client_encoding', 'LATIN1', false)",
+		"SELECT set_config('Client_Encoding', $1, false)",
+		"SELECT set_config('standard_conforming_strings', 'off', false)",
+		"SELECT set_config('standard_conforming_strings', 'fal', true)",
+		"SELECT set_config('session_replication_role', 'replica', false)",
+		"SELECT set_config('transform_null_equals', 'on', false)",
+	} {
+		var args []any
+		if strings.Contains(sql, "$1") {
+			args = []any{"sjis"}
+		}
+		run(t, conn, "BEGIN")
+		refused(t, conn, "0A000", sql, args...)
+		refused(t, conn, "25P02", "SELECT 1")
+		run(t, conn, "ROLLBACK")
+	}
+	for _, sql := range []string{"SELECT set_config('client_encoding', 'utf-8', false)", "SELECT set_config('standard_conforming_strings', 'on', false)"} {
+		run(t, conn, sql)
+	}
 }
