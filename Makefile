@@ -28,7 +28,7 @@ demo: build ## a local cluster with a shop in it; ONCE=1 shows it and ends
 	@$(BIN)/shardctl dev --demo $(if $(ONCE),--once)
 
 test: deps ## every test, with the race detector
-	SHARDING_TEST_STRICT=1 $(GO) test -race -timeout 14m -p $(TEST_P) $(PKG)
+	SHARDING_TEST_STRICT=1 $(GO) test -race -timeout 25m -p $(TEST_P) $(PKG)
 ifeq ($(PKG),./...)
 	@# The race detector allocates: what must not is tested without.
 	SHARDING_TEST_STRICT=1 $(GO) test -timeout 5m -run TestAllocations ./internal/router
