@@ -52,7 +52,7 @@ func (x *Exec) Shards(p *plan.Plan, a *plan.Args) ([]int, error) {
 		x.shbuf = append(x.shbuf, x.pick())
 	case plan.Home:
 		if p.SetConfig != nil && len(x.Place.Shards) > 1 {
-			if err := provable(p, a); err != nil {
+			if err := checkSetConfig(p, a); err != nil {
 				x.Fail()
 				return nil, err
 			}

@@ -32,10 +32,6 @@ func (x *Exec) set(c *plan.Control, a *plan.Args) error {
 		x.txn.readOnly = x.txn.readOnly || c.ReadOnly
 		return nil
 	}
-	if strings.EqualFold(c.Name, "client_encoding") && c.Kind == plan.Set && !c.Default && !isUTF8(c.Value) {
-		x.Fail()
-		return foreignEncoding(c.Value)
-	}
 	if c.Kind == plan.Set {
 		x.noteCustom(c.Name)
 	}
@@ -74,11 +70,9 @@ func (x *Exec) set(c *plan.Control, a *plan.Args) error {
 	return nil
 }
 
-// provable refuses a set_config to a value under which statements would be read, or
-// rows placed, otherwise than the shards do. (The planner sees to SET, whose value
-// stands in its text.)
-func provable(p *plan.Plan, a *plan.Args) error {
-	n, null, err := p.SetConfig[0].Text(a)
+// checkSetConfig refuses what a SET would be refused for; its values may be parameters.
+func checkSetConfig(p *plan.Plan, a *plan.Args) error {
+	name, null, err := p.SetConfig[0].Text(a)
 	if err != nil || null {
 		return err
 	}
@@ -86,27 +80,7 @@ func provable(p *plan.Plan, a *plan.Args) error {
 	if err != nil || null {
 		return err
 	}
-	name, v := strings.ToLower(string(n)), strings.ToLower(strings.TrimSpace(string(value)))
-	off := v != "" && (strings.HasPrefix("false", v) || strings.HasPrefix("no", v) || v == "of" || v == "off" || v == "0")
-	switch {
-	case name == "client_encoding" && !isUTF8(v):
-		return foreignEncoding(string(value))
-	case name == "standard_conforming_strings" && off, name == "transform_null_equals" && !off, name == "session_replication_role" && v != "origin":
-		return pgerr.Setting.New("%s = %s", name, value)
-	}
-	return nil
-}
-
-func foreignEncoding(v string) error {
-	return pgerr.New(pgerr.FeatureNotSupported, "client_encoding %q is not supported by the router", v).WithHint("Use UTF8.")
-}
-
-func isUTF8(v string) bool {
-	switch strings.ToUpper(strings.Trim(v, "'\" ")) {
-	case "UTF8", "UTF-8", "UNICODE", "":
-		return true
-	}
-	return false
+	return plan.CheckSetting(string(name), string(value))
 }
 
 // tag ends a command.

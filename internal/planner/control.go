@@ -166,16 +166,8 @@ func (p *planner) checkSetting(c *plan.Control) error {
 		return pgerr.New(pgerr.CantChangeRuntimeParam, "parameter \"%s\" cannot be changed", c.Name).
 			WithHint("The settings of the router are sharding.key, sharding.shard, sharding.replica_policy, sharding.fanout, sharding.transaction and sharding.pool_mode.")
 	}
-	off := contains([]string{"off", "false", "no", "0", "f", "n", "of", "fa", "fal", "fals"}, lower(c.Value))
-	switch c.Name {
-	case "standard_conforming_strings":
-		if off && p.in.Keyspace.sharded() {
-			return p.refuse(pgerr.Setting, -1, "standard_conforming_strings = off")
-		}
-	case "transform_null_equals", "session_replication_role":
-		if p.in.Keyspace.sharded() && !off && lower(c.Value) != "origin" {
-			return p.refuse(pgerr.Setting, -1, "%s = %s", c.Name, c.Value)
-		}
+	if c.Kind == plan.Set && !p.in.Keyspace.HomeOnly {
+		return plan.CheckSetting(c.Name, c.Value)
 	}
 	return nil
 }

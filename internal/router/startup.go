@@ -11,6 +11,7 @@ import (
 	"github.com/sharding-system/sharding/internal/loop"
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
 )
 
 // startupTimeout bounds the time from a connection to its first ReadyForQuery,
@@ -369,7 +370,7 @@ func startupSettings(params map[string]string) (map[string]string, error) {
 	// Every backend has it as the router needs it; what PGOPTIONS says of it counts
 	// only where the packet itself says nothing.
 	if v, ok := out["client_encoding"]; ok {
-		if enc := strings.ToUpper(strings.Trim(v, "'\" ")); enc != "UTF8" && enc != "UTF-8" && enc != "UNICODE" {
+		if plan.CheckEncoding(v) != nil {
 			return nil, pgerr.Fatal(pgerr.FeatureNotSupported, "client_encoding %q is not supported by the router", v).
 				WithHint("Use UTF8.")
 		}
