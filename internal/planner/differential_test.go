@@ -352,8 +352,8 @@ func mergeRows(cols []plan.AggColumn, parts [][]string) string {
 // PostgreSQL with all rows: the answers and the tables afterwards are equal.
 // SHARDING_DIFFERENTIAL sets how many statements, SHARDING_SEED the first seed.
 func TestDifferential(t *testing.T) {
-	count := number(t, "SHARDING_DIFFERENTIAL", 1500)
-	seed := number(t, "SHARDING_SEED", 1)
+	count := pgtest.Number(t, "SHARDING_DIFFERENTIAL", 1500)
+	seed := pgtest.Number(t, "SHARDING_SEED", 1)
 	d := newDifferential(t, uint64(seed))
 	ran, kinds := 0, map[string]int{}
 	for i := range count {
@@ -376,16 +376,4 @@ func TestDifferential(t *testing.T) {
 	if ran < count/5 {
 		t.Errorf("only %d of %d statements were proved", ran, count)
 	}
-}
-
-func number(t *testing.T, name string, otherwise int) int {
-	v := os.Getenv(name)
-	if v == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return n
 }

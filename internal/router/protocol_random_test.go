@@ -3,12 +3,9 @@
 package router_test
 
 import (
-	"flag"
 	"fmt"
 	"net"
-	"os"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sharding-system/sharding/internal/clustertest"
+	"github.com/sharding-system/sharding/internal/pgtest"
 )
 
 // TestProtocolRandom sends random series of messages to PostgreSQL and to the router and
@@ -36,17 +34,7 @@ func TestProtocolRandom(t *testing.T) {
 			for _, e := range ends {
 				e.prepare(t, w)
 			}
-			set := func(name, value string) {
-				old := flag.Lookup(name).Value.String()
-				if err := flag.Set(name, value); err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = flag.Set(name, old) })
-			}
-			set("rapid.checks", strconv.Itoa(number(t, "SHARDING_PROTOCOL", 30)))
-			set("rapid.seed", strconv.Itoa(number(t, "SHARDING_SEED", w.seed)))
-			set("rapid.nofailfile", "true")
-			set("rapid.shrinktime", "20s")
+			pgtest.Rapid(t, pgtest.Number(t, "SHARDING_PROTOCOL", 30), pgtest.Number(t, "SHARDING_SEED", w.seed), 20*time.Second)
 			rapid.Check(t, func(rt *rapid.T) {
 				s := w.series(rt)
 				var got [2]*tap
@@ -68,18 +56,6 @@ func TestProtocolRandom(t *testing.T) {
 			c.NothingPrepared(t)
 		})
 	}
-}
-
-func number(t *testing.T, name string, otherwise int) int {
-	v := os.Getenv(name)
-	if v == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return n
 }
 
 // target is where a series is sent.

@@ -3,7 +3,6 @@
 package router_test
 
 import (
-	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/sharding-system/sharding/internal/clustertest"
+	"github.com/sharding-system/sharding/internal/pgtest"
 	"github.com/sharding-system/sharding/internal/router"
 )
 
@@ -38,36 +38,11 @@ func TestSessionsRandom(t *testing.T) {
 		t.Run(w.name, func(t *testing.T) {
 			c := clustertest.Start(t, clustertest.Options{Servers: w.servers, Router: func(o *router.Options) { o.MaxConnections = sharers }})
 			w.start(t, c)
-			setFlag(t, "rapid.checks", envNumber(t, "SHARDING_SESSIONS", series))
-			setFlag(t, "rapid.seed", envNumber(t, "SHARDING_SEED", 1))
-			setFlag(t, "rapid.nofailfile", "true")
-			setFlag(t, "rapid.shrinktime", "40s")
+			pgtest.Rapid(t, pgtest.Number(t, "SHARDING_SESSIONS", series), pgtest.Number(t, "SHARDING_SEED", 1), 40*time.Second)
 			rapid.Check(t, func(rt *rapid.T) { w.run(rt) })
 			c.NothingPrepared(t)
 		})
 	}
-}
-
-func setFlag(t *testing.T, name string, value any) {
-	t.Helper()
-	old := flag.Lookup(name).Value.String()
-	if err := flag.Set(name, fmt.Sprint(value)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = flag.Set(name, old) })
-}
-
-func envNumber(t *testing.T, name string, otherwise int) int {
-	t.Helper()
-	v := os.Getenv(name)
-	if v == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return n
 }
 
 // sessionsWorld is what series are made of. %d in a text is the client's number.

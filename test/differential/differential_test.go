@@ -409,12 +409,12 @@ func (p *pair) one(intn func(int) int) (wrong string) {
 // SHARDING_EXAMPLES=1 prints the shortest statement of each kind of refusal.
 func TestRandomSQL(t *testing.T) {
 	p := newPair(t)
-	count, seed := number(t, "SHARDING_DIFFERENTIAL", 600), number(t, "SHARDING_SEED", 1)
+	count, seed := pgtest.Number(t, "SHARDING_DIFFERENTIAL", 600), pgtest.Number(t, "SHARDING_SEED", 1)
 	for i := range count {
 		r := rand.New(rand.NewPCG(uint64(seed+i), 4))
 		if wrong := p.one(r.IntN); wrong != "" {
 			t.Errorf("seed %d: %s", seed+i, wrong)
-			if p.figures.wrong >= number(t, "SHARDING_WRONG", 3) {
+			if p.figures.wrong >= pgtest.Number(t, "SHARDING_WRONG", 3) {
 				break
 			}
 			p.fill(1)
@@ -443,16 +443,4 @@ func TestRandomSQL(t *testing.T) {
 	if f.equal < f.tried/4 {
 		t.Errorf("only %d of %d statements were answered", f.equal, f.tried)
 	}
-}
-
-func number(t *testing.T, name string, otherwise int) int {
-	v := os.Getenv(name)
-	if v == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return n
 }
