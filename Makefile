@@ -83,6 +83,7 @@ test-suites: deps ## the test suites of pgx, lib/pq, go-pg and SQLAlchemy throug
 	  $(GO) test -v -count=1 -timeout 0 -run TestSuites ./test/suites
 
 test-cases: deps ## cases from public bug reports, of the directory CASES; KINDS=a,b, ONLY=C001
+	@test -n '$(CASES)' || { echo 'which cases? make test-cases CASES=DIRECTORY'; exit 2; }
 	SHARDING_TEST_STRICT=1 SHARDING_CASES='$(CASES)' SHARDING_CASES_KINDS='$(KINDS)' SHARDING_CASES_ONLY='$(ONLY)' \
 	  $(GO) test -v -count=1 -timeout 0 -run TestCases ./test/cases
 
