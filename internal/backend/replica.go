@@ -61,13 +61,28 @@ func (r *Replica) Failed(err error) {
 // was restarted may have gone back.
 func (r *Replica) Fresh(since time.Time, maxLag time.Duration) (LSN, bool) {
 	s := r.state.Load()
-	if s == nil || !s.Up || !s.FreshAt.After(since) || time.Since(s.FreshAt) > maxLag {
-		return 0, false
-	}
-	if t := r.notBefore.Load(); t != nil && !s.FreshAt.After(*t) {
+	if s == nil || !s.Up || !s.FreshAt.After(since) || time.Since(s.FreshAt) > maxLag || r.early(s) {
 		return 0, false
 	}
 	return s.Through, true
+}
+
+// early says whether s is from before the moment that NotBefore told.
+func (r *Replica) early(s *ReplicaState) bool {
+	t := r.notBefore.Load()
+	return t != nil && !s.FreshAt.After(*t)
+}
+
+// Unread says why nobody reads from the replica, whatever the reader's bounds; it is
+// empty if they do.
+func (r *Replica) Unread() string {
+	switch s := r.State(); {
+	case !s.Up:
+		return s.Reason
+	case r.early(&s):
+		return "it is not known yet to have the latest schema"
+	}
+	return ""
 }
 
 // Busy is how many connections to the pool's server are at work or wanted.

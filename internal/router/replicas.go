@@ -168,8 +168,8 @@ func showReplicas(p *exec.Place, shard int) (out [][]string) {
 	for _, r := range p.Replicas[shard] {
 		s := r.State()
 		status := "in use"
-		if !s.Up {
-			status = "not in use: " + s.Reason
+		if why := r.Unread(); why != "" {
+			status = "not in use: " + why
 		}
 		out = append(out, []string{string(p.Shards[shard]), r.Target.Addr, boolText(shard == p.Home), "0", status, "replica",
 			strconv.FormatFloat(s.Lag.Seconds(), 'f', 3, 64)})
