@@ -6,6 +6,7 @@ package clustertest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sharding-system/sharding"
 	"github.com/sharding-system/sharding/internal/catalog"
@@ -61,9 +63,9 @@ func Start(t testing.TB, o Options) *Cluster {
 	if o.Servers == 0 {
 		o.Servers = 4
 	}
-	c := &Cluster{Log: &Log{}, Servers: make([]*pgtest.Server, o.Servers), endpoint: o.Endpoint}
+	c := &Cluster{Log: &Log{}, endpoint: o.Endpoint}
 	c.Etcd = etcdtest.Start(t)
-	for i := range c.Servers {
+	c.Servers = pgtest.StartAll(t, o.Servers, func(i int) []pgtest.Option {
 		opts := []pgtest.Option{pgtest.WithConfig("max_connections", "200")}
 		if !o.NoTrust {
 			opts = append(opts, pgtest.WithTrust())
@@ -71,8 +73,8 @@ func Start(t testing.TB, o Options) *Cluster {
 		if i%2 == 1 {
 			opts = append(opts, pgtest.WithSkewedOIDs())
 		}
-		c.Servers[i] = pgtest.Start(t, opts...)
-	}
+		return opts
+	})
 	c.Replicas = make([][]*pgtest.Server, o.Servers)
 	for i, s := range c.Servers {
 		for range o.Replicas {
@@ -124,13 +126,8 @@ func (c *Cluster) Keyspace(t testing.TB, name string, tables ...sharding.Table) 
 	ctx := Context(t)
 	var ids []sharding.ShardID
 	var shards []catalog.Shard
+	c.databases(t, name)
 	for i, s := range c.Servers {
-		s.Exec(t, "postgres", `CREATE DATABASE "`+name+`" TEMPLATE template0 ENCODING 'UTF8'`)
-		conn := s.Connect(t, name)
-		if err := twophase.Install(ctx, conn); err != nil {
-			t.Fatal(err)
-		}
-		conn.Close(ctx)
 		id := sharding.ShardID(fmt.Sprintf("%s-%d", name, i+1))
 		ids = append(ids, id)
 		password := filepath.Join(t.TempDir(), "password")
@@ -168,6 +165,35 @@ func (c *Cluster) Keyspace(t testing.TB, name string, tables ...sharding.Table) 
 		if _, err := c.Catalog.PutTable(ctx, name, catalog.Decl{Table: tab}); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// databases makes the keyspace's database on each server, at the same time.
+func (c *Cluster) databases(t testing.TB, name string) {
+	t.Helper()
+	ctx := Context(t)
+	do := func(s *pgtest.Server, db string, work func(*pgx.Conn) error) error {
+		conn, err := pgx.Connect(ctx, s.DSN(db))
+		if err != nil {
+			return err
+		}
+		return errors.Join(work(conn), conn.Close(ctx))
+	}
+	var all errgroup.Group
+	for _, s := range c.Servers {
+		all.Go(func() error {
+			err := do(s, "postgres", func(conn *pgx.Conn) error {
+				_, err := conn.Exec(ctx, `CREATE DATABASE "`+name+`" TEMPLATE template0 ENCODING 'UTF8'`)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return do(s, name, func(conn *pgx.Conn) error { return twophase.Install(ctx, conn) })
+		})
+	}
+	if err := all.Wait(); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sort"
-	"strconv"
 	"strings"
 	"syscall"
 )
@@ -40,8 +39,8 @@ func (in Install) InitDB(ctx context.Context, dir string, o InitOptions) (err er
 	if err != nil {
 		return fmt.Errorf("initialising %s: %w", dir, err)
 	}
-	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return fmt.Errorf("initialising %s: the directory is not empty", dir)
+	if err := empty(dir); err != nil {
+		return fmt.Errorf("initialising %s: %w", dir, err)
 	}
 	if err := o.Account.own(ctx, dir); err != nil {
 		return err
@@ -52,10 +51,8 @@ func (in Install) InitDB(ctx context.Context, dir string, o InitOptions) (err er
 	if err := appendSettings(filepath.Join(dir, "postgresql.conf"), o.Settings); err != nil {
 		return errors.Join(err, removeContents(dir))
 	}
-	if o.NextOID != 0 {
-		if err := o.Account.run(ctx, nil, in.Path("pg_resetwal"), "-o", strconv.FormatUint(uint64(o.NextOID), 10), dir); err != nil {
-			return errors.Join(fmt.Errorf("setting the next object id: %w", err), removeContents(dir))
-		}
+	if err := in.startOIDs(ctx, dir, o.Account, o.NextOID); err != nil {
+		return errors.Join(err, removeContents(dir))
 	}
 	return nil
 }
@@ -145,6 +142,14 @@ func sortedNames(settings map[string]string) []string {
 	}
 	sort.Strings(names)
 	return names
+}
+
+// empty says that a directory is missing or empty.
+func empty(dir string) error {
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		return errors.New("the directory is not empty")
+	}
+	return nil
 }
 
 func removeContents(dir string) error {

@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sharding-system/sharding/internal/pgproc"
 )
@@ -86,20 +87,41 @@ func WithSkewedOIDs() Option {
 // Start makes a server that is stopped and removed when the test ends.
 func Start(t testing.TB, opts ...Option) *Server {
 	t.Helper()
+	return StartAll(t, 1, func(int) []Option { return opts })[0]
+}
+
+// StartAll makes n servers as Start does, all at the same time.
+func StartAll(t testing.TB, n int, opts func(i int) []Option) []*Server {
+	t.Helper()
 	in := find(t)
-	s, err := start(in, opts)
+	servers := make([]*Server, n)
+	var all errgroup.Group
+	for i := range n {
+		all.Go(func() (err error) {
+			servers[i], err = start(in, opts(i))
+			return err
+		})
+	}
+	err := all.Wait()
+	for _, s := range servers {
+		if s != nil {
+			t.Cleanup(func() { s.end(t) })
+		}
+	}
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("end of the log of PostgreSQL on port %d:\n%s", s.Port, s.LogTail(30))
-		}
-		if err := s.close(); err != nil {
-			t.Errorf("pgtest: %v", err)
-		}
-	})
-	return s
+	return servers
+}
+
+// end stops and removes the server; the end of its log tells what made the test fail.
+func (s *Server) end(t testing.TB) {
+	if t.Failed() {
+		t.Logf("end of the log of PostgreSQL on port %d:\n%s", s.Port, s.LogTail(30))
+	}
+	if err := s.close(); err != nil {
+		t.Errorf("pgtest: %v", err)
+	}
 }
 
 func find(t testing.TB) pgproc.Install {
@@ -154,11 +176,11 @@ func (s *Server) create(account pgproc.Account, o options) error {
 	}
 	data := filepath.Join(s.dir, "data")
 	reset := s.Install.Has("pg_resetwal")
-	init := pgproc.InitOptions{Account: account, User: s.User, Password: s.Password, Auth: o.auth}
+	var firstOID uint32
 	if reset {
-		init.NextOID = o.nextOID
+		firstOID = o.nextOID
 	}
-	if err := s.Install.InitDB(ctx, data, init); err != nil {
+	if err := s.initialise(ctx, data, account, o.auth, firstOID); err != nil {
 		return err
 	}
 	s.config = pgproc.Config{

@@ -22,14 +22,7 @@ func (s *Server) StartReplica(t testing.TB, opts ...Option) *Server {
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("end of the log of the replica on port %d:\n%s", r.Port, r.LogTail(30))
-		}
-		if err := r.close(); err != nil {
-			t.Errorf("pgtest: %v", err)
-		}
-	})
+	t.Cleanup(func() { r.end(t) })
 	return r
 }
 

@@ -9,35 +9,38 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 )
 
-// shared is the server of Shared. Only Main arms it, because without Main nobody
-// would stop it in order.
+// armed says that Main runs the tests: it cleans up what lasts longer than one of them.
+var armed atomic.Bool
+
+// shared is the server of Shared.
 var shared struct {
 	sync.Mutex
-	armed  bool
 	server *Server
 	err    error
 }
 
-// Main runs a package's tests and stops the shared server after them:
+// Main runs a package's tests, whose servers start sooner with it, and stops the shared
+// server after them:
 //
 //	func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
 func Main(m *testing.M) int {
-	shared.Lock()
-	shared.armed = true
-	shared.Unlock()
+	armed.Store(true)
 	code := m.Run()
 	shared.Lock()
 	defer shared.Unlock()
+	var err error
 	if shared.server != nil {
-		if err := shared.server.close(); err != nil {
-			fmt.Fprintln(os.Stderr, "pgtest:", err)
-			return max(code, 1)
-		}
+		err = shared.server.close()
+	}
+	if err = errors.Join(err, removeTemplates()); err != nil {
+		fmt.Fprintln(os.Stderr, "pgtest:", err)
+		return max(code, 1)
 	}
 	return code
 }
@@ -49,7 +52,7 @@ func Shared(t testing.TB) *Server {
 	in := find(t)
 	shared.Lock()
 	defer shared.Unlock()
-	if !shared.armed {
+	if !armed.Load() {
 		t.Fatal("pgtest: Shared needs: func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }")
 	}
 	if shared.server == nil && shared.err == nil {

@@ -13,6 +13,7 @@ import (
 	pg_query "github.com/pganalyze/pg_query_go/v6"
 
 	"github.com/sharding-system/sharding/internal/pgerr"
+	"github.com/sharding-system/sharding/internal/pgtest"
 )
 
 // deepening is a way to make a statement deeper: head, then n times more, then
@@ -188,7 +189,7 @@ func TestMain(m *testing.M) {
 		serveParser()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(pgtest.Main(m))
 }
 
 // TestDepthAdmitted: what passes at the bound parses, with a quarter of the stack.
