@@ -266,7 +266,7 @@ func TestKilledAndStartedAgain(t *testing.T) {
 // Killed at any time of its first start, a cluster starts the next time.
 func TestKilledWhileItStarts(t *testing.T) {
 	dir := dataDir(t)
-	for _, sign := range []string{"postgres/shard-1.new-*/PG_VERSION", "postgres/shard-1/PG_VERSION", "etcd/member"} {
+	for _, sign := range []string{"postgres/model.new-*/PG_VERSION", "postgres/shard-1.new-*/PG_VERSION", "postgres/shard-1/PG_VERSION", "etcd/member"} {
 		child := exec.Command(os.Args[0])
 		child.Env = append(os.Environ(), childDir+"="+dir)
 		if err := child.Start(); err != nil {

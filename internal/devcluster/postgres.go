@@ -38,6 +38,14 @@ type servers struct {
 	logger  *slog.Logger
 	trust   bool
 
+	// model is a data directory that no server runs in, made when the first new server
+	// needs it: each is a copy of it.
+	model struct {
+		once sync.Once
+		dir  string
+		err  error
+	}
+
 	mu   sync.Mutex // guards list's processes
 	list []*server
 
@@ -55,7 +63,7 @@ type server struct {
 
 // startServers initialises what is new and starts all, side by side. On an
 // error nothing is left running.
-func startServers(ctx context.Context, d *directory, o Options, ports []int, logger *slog.Logger) (*servers, error) {
+func startServers(ctx context.Context, d *directory, o Options, ports []int, logger *slog.Logger) (_ *servers, err error) {
 	install, err := pgproc.Find(o.PGBin)
 	if err != nil {
 		return nil, err
@@ -79,6 +87,9 @@ func startServers(ctx context.Context, d *directory, o Options, ports []int, log
 	if err := os.MkdirAll(d.file("postgres"), 0o711); err != nil {
 		return nil, fmt.Errorf("making the servers' directory: %w", err)
 	}
+	s.removeUnfinished(d.file("postgres", "model"))
+	s.model.dir = d.file("postgres", "model"+unfinishedMark+randomText(6))
+	defer func() { err = errors.Join(err, os.RemoveAll(s.model.dir)) }()
 	primaries := o.Shards + o.SpareShards
 	for _, some := range [][]*server{s.list[:primaries], s.list[primaries:]} {
 		group, gctx := errgroup.WithContext(ctx)
@@ -126,29 +137,44 @@ func (s *servers) initialise(ctx context.Context, sv *server, password string) e
 	if pgproc.Initialized(sv.dir) {
 		return nil
 	}
-	// An initdb that a killed start left behind may still write into its own.
-	left, err := filepath.Glob(sv.dir + unfinishedMark + "*")
-	if err != nil {
-		return fmt.Errorf("looking for what an earlier start left: %w", err)
-	}
-	for _, dir := range left {
-		if err := os.RemoveAll(dir); err != nil {
-			s.logger.Info("a directory of an earlier start is left for the next one to remove", "directory", dir, "error", err)
-		}
-	}
+	s.removeUnfinished(sv.dir)
 	unfinished := sv.dir + unfinishedMark + randomText(6)
+	fill := s.copyModel
 	if sv.primary != nil {
-		err = s.copyPrimary(ctx, sv, unfinished, password)
-	} else {
-		err = s.install.InitDB(ctx, unfinished, pgproc.InitOptions{Account: s.account, User: superuser, Password: password})
+		fill = func(ctx context.Context, dir, password string) error { return s.copyPrimary(ctx, sv, dir, password) }
 	}
-	if err != nil {
+	if err := fill(ctx, unfinished, password); err != nil {
 		return err
 	}
 	if err := os.Rename(unfinished, sv.dir); err != nil {
 		return fmt.Errorf("naming the data directory: %w", err)
 	}
 	return nil
+}
+
+// copyModel fills dir with a copy of the model, which is made first if need be.
+func (s *servers) copyModel(ctx context.Context, dir, password string) error {
+	s.model.once.Do(func() {
+		s.model.err = s.install.InitDB(ctx, s.model.dir, pgproc.InitOptions{Account: s.account, User: superuser, Password: password})
+	})
+	if s.model.err != nil {
+		return s.model.err
+	}
+	return s.install.Clone(ctx, s.model.dir, dir, pgproc.CloneOptions{Account: s.account})
+}
+
+// removeUnfinished removes what starts that were killed left of a directory that they
+// made. An initdb of theirs may still write there: then it is left to the next start.
+func (s *servers) removeUnfinished(dir string) {
+	left, err := filepath.Glob(dir + unfinishedMark + "*")
+	if err != nil {
+		s.logger.Info("what earlier starts left cannot be looked for", "directory", dir, "error", err)
+	}
+	for _, dir := range left {
+		if err := os.RemoveAll(dir); err != nil {
+			s.logger.Info("a directory of an earlier start is left for the next one to remove", "directory", dir, "error", err)
+		}
+	}
 }
 
 // writeAccess sets who may log in: passwords, or nobody asked for the
