@@ -186,7 +186,10 @@ func (s *session) functionCall(msg []byte) error {
 		p.Direct, p.Pins = plan.Span, 0
 	}
 	if s.x.OpenUnits() || len(s.owed) > 0 {
-		if err := s.endPipeline(); err != nil {
+		if err := s.flushPipeline(); err != nil || s.broken {
+			return err
+		}
+		if told, err := s.endPipeline(); told || err != nil {
 			return err
 		}
 	}

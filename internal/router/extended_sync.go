@@ -68,30 +68,35 @@ func (s *session) flushPipeline() error {
 	return nil
 }
 
-// endPipeline is a Sync's work without its ReadyForQuery.
-func (s *session) endPipeline() error {
-	if !s.broken {
-		if err := s.flushPipeline(); err != nil {
+// endPipeline is a Sync's work without its ReadyForQuery, for a message that ends a
+// flushed pipeline and has an answer of its own. told: that answer is the pipeline's
+// error, which the client has, and the message must not run.
+func (s *session) endPipeline() (told bool, err error) {
+	failed := func(err error) error {
+		if err == nil || exec.Fatal(err) {
 			return err
 		}
-	}
-	if err := s.x.CloseUnits(); err != nil {
-		if exec.Fatal(err) {
-			return err
-		}
-		s.broken = true
+		told = true
 		s.fail(err)
+		return nil
 	}
-	if err := s.x.EndImplicit(s.broken); err != nil {
-		if exec.Fatal(err) {
-			return err
-		}
-		s.fail(err)
+	err = s.x.CloseUnits()
+	s.broken = s.broken || err != nil
+	if err := failed(err); err != nil {
+		return told, err
+	}
+	if err := failed(s.x.EndImplicit(s.broken)); err != nil {
+		return told, err
 	}
 	if err := s.settleDDL(); err != nil {
+		told = true
 		s.fail(err)
 	}
-	return nil
+	if told {
+		s.broken = false
+		s.ready()
+	}
+	return told, nil
 }
 
 // sync ends a pipeline.

@@ -29,7 +29,7 @@ func (s *session) query(msg []byte) error {
 			s.x.Fail()
 			s.broken = true
 		}
-		if err := s.endPipeline(); err != nil {
+		if told, err := s.endPipeline(); told || err != nil {
 			return err
 		}
 	}
@@ -86,7 +86,7 @@ func (s *session) refuseCall() error {
 	}
 	s.x.Fail()
 	s.broken = true
-	if err := s.endPipeline(); err != nil {
+	if told, err := s.endPipeline(); told || err != nil {
 		return err
 	}
 	s.broken = false
