@@ -27,7 +27,7 @@ type Direct struct {
 	// Kept is why the session stays direct after the transaction, "" while it need not.
 	Kept string
 	// due are the answers that are still to come: one for each Query, Sync and
-	// function call, by its message's type.
+	// function call, by its message's type; and endOfData among them.
 	due []byte
 	// Failed says that the last answer that ended was, or had, an error; failed says
 	// it of the one that has not ended.
@@ -143,10 +143,10 @@ func (x *Exec) acquireOwn(shard int, startup []pgwire.Param) (*part, error) {
 func (d *Direct) Status() byte { return d.p.conn.TxStatus }
 
 // Quiet says whether every answer has come.
-func (d *Direct) Quiet() bool { return len(d.due) == 0 && !d.open && d.p.big == 0 }
+func (d *Direct) Quiet() bool { return !d.owed() && !d.open && d.p.big == 0 }
 
 // Idle says whether the server owes nothing: what it waits for is the client's to send.
-func (d *Direct) Idle() bool { return len(d.due) == 0 && d.p.big == 0 }
+func (d *Direct) Idle() bool { return !d.owed() && d.p.big == 0 }
 
 // Open says whether a series of extended-protocol messages has no Sync yet.
 func (d *Direct) Open() bool { return d.open }
@@ -167,6 +167,8 @@ func (d *Direct) Send(typ byte, msg []byte) {
 		if d.open = false; !d.fed {
 			d.await(typ)
 		}
+	case pgwire.TypeCopyDone, pgwire.TypeCopyFail:
+		d.dataEnds()
 	case pgwire.TypeParse, pgwire.TypeBind, pgwire.TypeDescribe, pgwire.TypeExecute, pgwire.TypeClose:
 		if !d.open {
 			d.p.start = time.Now()
@@ -379,9 +381,7 @@ func (d *Direct) answered(status byte) {
 	c := d.p.conn
 	c.TxStatus = status
 	d.fed, d.ending = false, false
-	if len(d.due) > 0 {
-		d.due = d.due[1:]
-	}
+	d.settled()
 	d.refute()
 	if len(d.parsed) > 0 {
 		d.parsed = d.parsed[1:]
@@ -411,16 +411,6 @@ func (d *Direct) refute() {
 			}
 		}
 		d.parsed = d.parsed[1:]
-	}
-}
-
-// asksForData takes a CopyInResponse. The server then passes over the Syncs that
-// came behind the statement.
-func (d *Direct) asksForData() {
-	d.fed = true
-	if len(d.due) > 0 && d.due[0] == pgwire.TypeSync {
-		d.due, d.parsed = d.due[:0], d.parsed[:0]
-		d.open = true
 	}
 }
 

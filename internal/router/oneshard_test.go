@@ -21,7 +21,11 @@ func TestOneShard(t *testing.T) {
 	q := func(sql string) []pgproto3.FrontendMessage {
 		return []pgproto3.FrontendMessage{&pgproto3.Query{String: sql}}
 	}
-	sync := []pgproto3.FrontendMessage{&pgproto3.Sync{}}
+	sync, flush, done := []pgproto3.FrontendMessage{&pgproto3.Sync{}}, []pgproto3.FrontendMessage{&pgproto3.Flush{}}, []pgproto3.FrontendMessage{&pgproto3.CopyDone{}}
+	stray := join(sync, []pgproto3.FrontendMessage{skipped{}}) // a Sync that is not answered
+	data := func(lines string) []pgproto3.FrontendMessage {
+		return []pgproto3.FrontendMessage{&pgproto3.CopyData{Data: []byte(lines)}}
+	}
 	named := func(name, sql string) []pgproto3.FrontendMessage {
 		return []pgproto3.FrontendMessage{&pgproto3.Parse{Name: name, Query: sql}, &pgproto3.Describe{ObjectType: 'S', Name: name}}
 	}
@@ -64,6 +68,13 @@ func TestOneShard(t *testing.T) {
 		{"COPY by the extended protocol", join(q("CREATE TABLE cx (a int)"), ext("COPY cx FROM STDIN"), []pgproto3.FrontendMessage{&pgproto3.CopyData{Data: []byte("1\n2\n")}, &pgproto3.CopyDone{}}, sync,
 			q("SELECT count(*) FROM cx"), ext("COPY cx TO STDOUT"), sync, q("DROP TABLE cx"))},
 		{"SET beside a temporary table", join(q("SET work_mem = '1MB'; CREATE TEMP TABLE sx (a int); SELECT 1"), q("SHOW work_mem"), q("SET work_mem = '2MB'; CREATE TEMP TABLE sy (a int); SELECT 1/0"), q("SHOW work_mem"))},
+		{"COPY with Syncs among its data", join(q("CREATE TEMP TABLE cp (a int)"), q("COPY cp FROM STDIN"), data("1\n"), stray, data("2\n"), flush, stray, done, q("SELECT count(*) FROM cp"))},
+		{"COPY with Syncs among its data, in a pipeline", join(q("CREATE TEMP TABLE cp (a int)"), ext("COPY cp FROM STDIN"), stray, data("1\n"), stray, data("2\n"), done, sync, ext("SELECT count(*) FROM cp"), sync)},
+		{"two COPYs in a Query, with Syncs", join(q("CREATE TEMP TABLE cp (a int)"), q("COPY cp FROM STDIN; COPY cp FROM STDIN; SELECT 5"), data("1\n"), stray, done, stray, data("2\n"), stray, done, q("SELECT count(*) FROM cp"))},
+		{"data for no COPY", join(q("CREATE TEMP TABLE cp (a int)"), q("SELECT 1"), data("1\n"), sync, done, sync, ext("SELECT 2"), data("2\n"), done, sync, q("SELECT count(*) FROM cp"))},
+		{"COPY that fails, with Syncs", join(q("CREATE TEMP TABLE cp (a int)"), q("COPY cp FROM STDIN"), data("1\n"), stray, []pgproto3.FrontendMessage{&pgproto3.CopyFail{Message: "no"}}, sync, q("SELECT count(*) FROM cp"))},
+		{"COPY of what is no table, with Syncs", join(q("CREATE TEMP TABLE cp (a int)"), q("COPY nope FROM STDIN"), data("1\n"), sync, done, sync, q("SELECT count(*) FROM cp"))},
+		{"COPY to nowhere and then another", join(q("CREATE TEMP TABLE cp (a int)"), ext("COPY nope FROM STDIN"), data("1\n"), done, sync, ext("COPY cp FROM STDIN"), data("1\n"), stray, done, sync, q("SELECT count(*) FROM cp"))},
 		{"COPY that fails", join(q("CREATE TEMP TABLE cp (a int)"), q("COPY cp FROM STDIN"), []pgproto3.FrontendMessage{&pgproto3.CopyData{Data: []byte("x\n")}, &pgproto3.CopyFail{Message: "no"}}, q("SELECT count(*) FROM cp"))},
 		{"a cursor WITH HOLD", join(q("BEGIN"), q("DECLARE h CURSOR WITH HOLD FOR SELECT 7"), q("COMMIT"), q("FETCH h"), q("CLOSE h"))},
 		{"a cursor as a portal", join(q("BEGIN"), q("DECLARE c CURSOR FOR SELECT generate_series(1, 9)"), portal('D', "c"), sync, portal('E', "c"), portal('E', "c"), sync, q("FETCH c"), portal('C', "c"), sync, q("FETCH c"), q("COMMIT"))},
