@@ -78,6 +78,15 @@ type Statements struct{ p *prepared }
 // Len is how many they are.
 func (s *Statements) Len() int { return len(s.p.byName) }
 
+// Has says whether a statement of this name is among them.
+func (s *Statements) Has(name string) bool {
+	if s.p == nil {
+		return false
+	}
+	_, ok := s.p.byName[name]
+	return ok
+}
+
 // SetAside is for somebody who will use the connection without telling: the shared
 // statements are not looked for until Recall says that they are still there.
 func (c *Conn) SetAside() Statements {

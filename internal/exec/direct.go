@@ -202,6 +202,13 @@ func (d *Direct) Prepare(st *Stmt) {
 	d.parsed = append(d.parsed, hiddenParse)
 }
 
+// HasShared says whether the server has a statement that the session had before it was
+// direct, under the name that the router gave it, and not under the client's own.
+func (d *Direct) HasShared(st *Stmt) bool {
+	_, own := d.Prepared[st.Name]
+	return !own && !d.Unsure && st.Shared != "" && d.shared.Has(st.Shared)
+}
+
 // PrepareApart is Prepare outside any transaction, when every answer has come: its
 // failure leaves nothing behind but that the statement does not exist.
 func (d *Direct) PrepareApart(st *Stmt) error {

@@ -68,9 +68,11 @@ func WithConfig(name, value string) Option {
 	return func(o *options) { o.settings[name] = value }
 }
 
+const trust = "trust"
+
 // WithTrust lets everybody in without a password.
 func WithTrust() Option {
-	return func(o *options) { o.auth = "trust" }
+	return func(o *options) { o.auth = trust }
 }
 
 // WithSkewedOIDs starts the server's object ids at a random place, so that they
@@ -193,6 +195,9 @@ func (s *Server) create(account pgproc.Account, o options) error {
 	}
 	s.Port = s.process.Port()
 	s.config.Port = s.Port // for Restart
+	if err := s.ownPassword(ctx, o.auth); err != nil {
+		return errors.Join(err, s.process.Kill())
+	}
 	if o.nextOID != 0 && !reset {
 		if err := s.useOIDs(ctx, 1000+o.nextOID%10_000); err != nil {
 			return errors.Join(err, s.process.Kill())
@@ -204,16 +209,20 @@ func (s *Server) create(account pgproc.Account, o options) error {
 // useOIDs has the server give out n object ids, to large objects that are gone at
 // once: for a server without its pg_resetwal.
 func (s *Server) useOIDs(ctx context.Context, n uint32) error {
-	conn, err := pgconn.Connect(ctx, s.DSN("postgres"))
-	if err != nil {
-		return fmt.Errorf("using up object ids: %w", err)
-	}
-	defer conn.Close(ctx)
-	_, err = conn.Exec(ctx, fmt.Sprintf("SELECT count(lo_unlink(lo_create(0))) FROM generate_series(1, %d)", n)).ReadAll()
-	if err != nil {
+	if err := s.query(ctx, fmt.Sprintf("SELECT count(lo_unlink(lo_create(0))) FROM generate_series(1, %d)", n)); err != nil {
 		return fmt.Errorf("using up object ids: %w", err)
 	}
 	return nil
+}
+
+// query runs SQL on the running server.
+func (s *Server) query(ctx context.Context, sql string) error {
+	conn, err := pgconn.Connect(ctx, s.DSN("postgres"))
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, sql).ReadAll()
+	return errors.Join(err, conn.Close(ctx))
 }
 
 func (s *Server) close() error {

@@ -24,7 +24,8 @@ type template struct {
 	dir, password string
 }
 
-// initialise makes the server's data directory, and sets its password.
+// initialise makes the server's data directory. The password may be another's too until
+// the server has one of its own: see ownPassword.
 func (s *Server) initialise(ctx context.Context, data string, account pgproc.Account, auth string, firstOID uint32) error {
 	if !armed.Load() {
 		return s.Install.InitDB(ctx, data, pgproc.InitOptions{Account: account, User: s.User, Password: s.Password, Auth: auth, NextOID: firstOID})
@@ -35,6 +36,20 @@ func (s *Server) initialise(ctx context.Context, data string, account pgproc.Acc
 	}
 	s.Password = t.password
 	return s.Install.Clone(ctx, t.dir, data, pgproc.CloneOptions{Account: account, NextOID: firstOID, NoSync: true})
+}
+
+// ownPassword gives a running server that asks for passwords one that no other has: who
+// logs in with another server's is to notice.
+func (s *Server) ownPassword(ctx context.Context, auth string) error {
+	if auth == trust || !armed.Load() {
+		return nil
+	}
+	own := randomHex(12)
+	if err := s.query(ctx, "ALTER ROLE "+s.User+" PASSWORD '"+own+"'"); err != nil {
+		return fmt.Errorf("giving the server its own password: %w", err)
+	}
+	s.Password = own
+	return nil
 }
 
 // template is the one for a way to authenticate.

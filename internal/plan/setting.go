@@ -27,11 +27,33 @@ func CheckSetting(name, value string) error {
 	return nil
 }
 
-// CheckEncoding refuses a client_encoding that the router does not read.
+// CheckEncoding refuses a client_encoding under which the router cannot read what clients
+// send. It reads UTF-8, and that is what a server with a UTF8 database takes and sends
+// under SQL_ASCII too (PostgreSQL manual, "Character Set Support").
 func CheckEncoding(v string) error {
-	switch strings.ToUpper(strings.Trim(v, "'\" ")) {
-	case "UTF8", "UTF-8", "UNICODE", "":
+	switch encodingName(v) {
+	case "utf8", "unicode", "sqlascii", "":
 		return nil
 	}
-	return pgerr.New(pgerr.FeatureNotSupported, "client_encoding %q is not supported by the router", v).WithHint("Use UTF8.")
+	return pgerr.New(pgerr.FeatureNotSupported, "client_encoding %q is not supported over several shards", v).WithHint("Use UTF8.")
+}
+
+// IsUTF8 says whether an encoding's name is UTF8, however it is written; servers tell the older
+// name UNICODE from it in what they report.
+func IsUTF8(v string) bool {
+	return encodingName(v) == "utf8"
+}
+
+// encodingName is the name of an encoding as PostgreSQL compares it: without what is no
+// letter and no digit, in lower case (clean_encoding_name, common/encnames.c).
+func encodingName(v string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'A' <= r && r <= 'Z':
+			return r + 'a' - 'A'
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
+			return r
+		}
+		return -1
+	}, v)
 }

@@ -101,8 +101,13 @@ func (p *planner) makes(rv *pg.RangeVar) {
 // plainSetConfig is SELECT set_config(...) with constants, which the session
 // follows as it does SET.
 func (p *planner) plainSetConfig(s *pg.SelectStmt) (bool, error) {
-	if !strings.Contains(lower(p.in.SQL), "set_config") {
+	sql := lower(p.in.SQL)
+	if !strings.Contains(sql, "set_config") {
 		return false, nil
+	}
+	if strings.Contains(sql, "client_encoding") { // as SET is: see oneShardSet
+		p.keep(plan.PinCode)
+		return true, nil
 	}
 	return p.setConfig(s)
 }

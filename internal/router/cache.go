@@ -3,6 +3,7 @@ package router
 import (
 	"errors"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/sharding-system/sharding/internal/exec"
 	"github.com/sharding-system/sharding/internal/pgerr"
@@ -69,8 +70,9 @@ func (s *session) plan(sql string, types []uint32) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The text of a role's statement may hold a password.
-	if cacheable && s.ks.state.Load() == c.state && (p.DDL == nil || p.DDL.Role == nil) {
+	// The text of a role's statement may hold a password. One that is no UTF-8 is not
+	// understood because of its literals, which others of its form do not have.
+	if cacheable && utf8.ValidString(sql) && s.ks.state.Load() == c.state && (p.DDL == nil || p.DDL.Role == nil) {
 		c.keep(s, sql, p)
 	}
 	return p, nil

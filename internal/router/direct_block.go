@@ -27,7 +27,9 @@ func (s *session) bindDirect(msg []byte) {
 		d.Send(pgwire.TypeBind, pgwire.AppendBindRest(nil, v.Portal, name, v.Rest))
 		return
 	}
-	s.prepareFor(string(v.Statement))
+	if name := s.placed(string(v.Statement)); name != string(v.Statement) {
+		msg = pgwire.AppendBindRest(nil, v.Portal, name, v.Rest)
+	}
 	d.Send(pgwire.TypeBind, msg)
 }
 

@@ -84,7 +84,9 @@ func (s *session) directMessage(typ byte, msg []byte) error {
 	case pgwire.TypeDescribe, pgwire.TypeClose:
 		if v, err := pgwire.ParseDescribe(body); err == nil && v.Kind == pgwire.KindStatement {
 			if typ == pgwire.TypeDescribe {
-				s.prepareFor(string(v.Name))
+				if name := s.placed(string(v.Name)); name != string(v.Name) {
+					msg = pgwire.AppendDescribe(nil, pgwire.KindStatement, name)
+				}
 			} else {
 				delete(s.stmts, string(v.Name))
 				delete(d.Prepared, string(v.Name))
@@ -140,6 +142,17 @@ func (s *session) refuseDirect(err error) error {
 	s.fail(err)
 	d.skip = true
 	return nil
+}
+
+// placed is the name under which the backend has a statement of the client's. One that
+// the session had before is the very one that it has used so far: its plan may be out of
+// date by now, and PostgreSQL says so.
+func (s *session) placed(name string) string {
+	if st := s.stmts[name]; st != nil && s.direct.HasShared(st) {
+		return st.Shared
+	}
+	s.prepareFor(name)
+	return name
 }
 
 // prepareFor has the backend prepare a statement that the session had before.

@@ -58,6 +58,8 @@ func TestOneShard(t *testing.T) {
 		{"settings before and after", join(q("SET work_mem = '99kB'"), q("LISTEN c"), q("SHOW work_mem"), q("RESET work_mem"), q("SHOW work_mem"))},
 		{"PREPARE and EXECUTE", join(q("PREPARE a (int) AS SELECT $1 + 1"), q("EXECUTE a (1 + 1)"), q("SELECT name FROM pg_prepared_statements"), q("DEALLOCATE a"), q("EXECUTE a (1)"))},
 		{"statements from before", join(named("s1", "SELECT 41 + 1"), sync, q("LISTEN c"), run("s1"), sync, q("EXECUTE s1"), closing("s1"), run("s1"), sync)},
+		{"a statement from before whose result changes", join(q("CREATE TABLE chg (id int, v int)"), q("BEGIN"), named("s9", "SELECT * FROM chg"), run("s9"), sync, q("ALTER TABLE chg DROP COLUMN v"), run("s9"), sync, q("ROLLBACK"),
+			run("s9"), sync, q("BEGIN"), q("ALTER TABLE chg ADD COLUMN w int"), []pgproto3.FrontendMessage{&pgproto3.Describe{ObjectType: 'S', Name: "s9"}}, sync, q("ROLLBACK"), closing("s9"), named("s9", "SELECT id FROM chg"), run("s9"), sync, q("DROP TABLE chg"))},
 		{"statements from within", join(q("BEGIN"), q("CREATE TABLE w (id int)"), named("s2", "SELECT * FROM w"), run("s2"), sync, q("COMMIT"), run("s2"), sync, q("DROP TABLE w"))},
 		{"a statement that was not prepared", join(named("s3", "SELEC 1"), sync, run("s3"), sync, named("s3", "SELECT 3"), run("s3"), sync)},
 		{"two of one name", join(named("s4", "SELECT 1"), sync, q("LISTEN c"), named("s4", "SELECT 2"), sync)},

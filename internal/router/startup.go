@@ -295,6 +295,10 @@ func (r *Router) open(t *loop.Task, c *loop.Conn, cred *backend.Credentials, dat
 		r: r, t: t, c: c, ks: ks, ls: r.loopState(t.Loop()), user: cred.User, database: database,
 		started: time.Now(), identity: rand.Uint64(),
 	}
+	encoding := plan.CheckEncoding(startup["client_encoding"])
+	if encoding != nil && len(ks.state.Load().place.Shards) != 1 {
+		return nil, encoding
+	}
 	own := ownSettings(startup)
 	s.rouse = s.roused
 	s.init(cred, startup)
@@ -306,6 +310,13 @@ func (r *Router) open(t *loop.Task, c *loop.Conn, cred *backend.Credentials, dat
 	if err != nil {
 		s.x.Close()
 		return nil, err
+	}
+	if encoding != nil { // the only shard reads what the router cannot
+		if err := s.goDirect(&plan.Plan{Direct: plan.Keep}); err != nil {
+			s.x.Close()
+			return nil, err
+		}
+		s.direct.Keep(0, "settings")
 	}
 	r.enter(s, version)
 	s.greet(told)
@@ -367,14 +378,8 @@ func startupSettings(params map[string]string) (map[string]string, error) {
 			out[strings.ToLower(name)] = v
 		}
 	}
-	// Every backend has it as the router needs it; what PGOPTIONS says of it counts
-	// only where the packet itself says nothing.
-	if v, ok := out["client_encoding"]; ok {
-		if plan.CheckEncoding(v) != nil {
-			return nil, pgerr.Fatal(pgerr.FeatureNotSupported, "client_encoding %q is not supported by the router", v).
-				WithHint("Use UTF8.")
-		}
-		delete(out, "client_encoding")
+	if plan.IsUTF8(out["client_encoding"]) {
+		delete(out, "client_encoding") // every backend has it
 	}
 	return out, nil
 }
