@@ -147,6 +147,11 @@ func plan(o *benchOptions) ([]cell, error) {
 					if way(w) == pgbouncer && mode == "prepared" {
 						continue // its transaction pooling knows prepared statements from 1.21 on
 					}
+					if way(w) != direct && work == "update" && mode == "prepared" && n > o.pool {
+						// pgbench waits for each Parse's answer, and meanwhile goes on with none of the
+						// transactions that hold all backends.
+						continue
+					}
 					cells = append(cells, cell{work: work, mode: mode, clients: n, way: way(w)})
 				}
 			}
