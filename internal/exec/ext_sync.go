@@ -76,6 +76,9 @@ func (x *Exec) upgrade() error {
 			x.inject(p, x.txn.begin)
 			continue
 		}
+		if p.unit.failed {
+			continue // the server reads nothing before a Sync, and nothing there can commit
+		}
 		if err := x.switchTo(p); err != nil {
 			return err
 		}

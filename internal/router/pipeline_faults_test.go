@@ -118,7 +118,7 @@ func TestPipelineLosesItsBackend(t *testing.T) {
 			} else {
 				got = w.script(try.then)
 			}
-			if try.want != "" && got != try.want || strings.Count(got, "ERROR") != 1 {
+			if try.want != "" && got != try.want || strings.Count(got, "ERROR") != 1 || !strings.Contains(got, "ERROR 08006") {
 				t.Errorf("%s: %s, want %s", name, got, try.want)
 			}
 			if try.end != nil {

@@ -192,6 +192,11 @@ func TestRouterPipelines(t *testing.T) {
 		{"DEALLOCATE ALL", join([]pgproto3.FrontendMessage{&pgproto3.Parse{Query: "DEALLOCATE ALL"}, &pgproto3.Bind{}, &pgproto3.Execute{}, &pgproto3.Bind{}, &pgproto3.Execute{}}, sync)},
 		{"values without parameters", join([]pgproto3.FrontendMessage{&pgproto3.Parse{Query: "BEGIN"}, &pgproto3.Bind{Parameters: [][]byte{[]byte("1")}}, &pgproto3.Execute{}}, sync)},
 		{"malformed values", join(ext("SELECT v FROM t WHERE id = $1", "one"), sync, ins("99999999999"), sync, count)},
+		{"EXECUTE that fails on every shard", join(q("PREPARE x (int) AS UPDATE t SET v = 1 / (v - $1)"), q("EXECUTE x (0)"), ext("EXECUTE x (0)"), sync, q("DEALLOCATE x"), count)},
+		{"EXECUTE that fails on one shard", join(q("PREPARE x (int) AS UPDATE t SET v = v + 1 / (id - $1)"), q("EXECUTE x (3)"), count, ext("EXECUTE x (3)"), sync, q("SELECT sum(v) FROM t"),
+			q("BEGIN"), q("EXECUTE x (5)"), q("SELECT 1"), q("ROLLBACK"), q("SELECT sum(v) FROM t"), q("DEALLOCATE x"))},
+		{"EXECUTE of an INSERT that fails on one shard", join(q("PREPARE x (int) AS INSERT INTO t VALUES (351, 0), (352, 0), (353, 0), ($1, 0)"), q("EXECUTE x (1)"), count, q("EXECUTE x (354); SELECT 1/0"), count,
+			q("EXECUTE x (354)"), count, q("DEALLOCATE x"))},
 	}
 	if c.Servers[0].Install.Version >= 18 {
 		// There the pipeline's transaction stays open behind the Query; here it is
