@@ -14,8 +14,9 @@ export CGO_ENABLED := 1
 COMMANDS := $(notdir $(wildcard cmd/*))
 # Packages under test; PKG=./internal/manager/... narrows it.
 PKG      ?= ./...
-# Two packages at a time: each starts PostgreSQL and etcd processes of its own.
-TEST_P   ?= 2
+# Packages at a time. Each starts PostgreSQL and etcd processes of its own, and waits
+# for them a third of its time.
+TEST_P   ?= 3
 
 .DEFAULT_GOAL := build
 .PHONY: build demo test test-short test-regress test-drivers test-suites test-cases deps lint fmt fuzz bench bench-go bench-relay soak chaos clean help

@@ -146,11 +146,17 @@ type Exec struct {
 	custom, made []string
 	closing      bool
 	// temps are the session's temporary relations, on the home shard.
-	temps     map[string]struct{}
-	tempKey   string
-	detached  bool   // a commit is under way: it goes on without the client
-	op        string // of the statement that runs, for Observe
-	hide      bool   // answers to Bind are the router's own affair
+	temps    map[string]struct{}
+	tempKey  string
+	detached bool   // a commit is under way: it goes on without the client
+	op       string // of the statement that runs, for Observe
+	// Offset is where the statement that runs begins in the client's Query, in
+	// characters: positions in a server's errors are counted from there.
+	Offset int
+	// original carries a position in what the server was sent over to the statement;
+	// nil where that is the same.
+	original  func(int) int
+	hide      bool // SQL's EXECUTE
 	startPath string
 	// start is what a server reported when the session began, before the client's
 	// own settings; generation tells whether connections made later start alike.
@@ -168,6 +174,7 @@ type Exec struct {
 	overran  bool
 	asks     bool // what is overdue is asked about, not cancelled: see watchCommit
 	inSeries bool // several statements of one Query share the implicit block
+	piped    bool // and it is a pipeline's
 	scratch  []byte
 }
 

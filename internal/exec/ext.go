@@ -27,6 +27,8 @@ type Stmt struct {
 	// Policy is what a hint in the text asks for, where Hinted.
 	Hinted bool
 	Policy Policy
+	// NumParams is the highest number of a parameter in the text.
+	NumParams int
 	// Types of all parameters, once a backend has described the statement.
 	Types []uint32
 	shape shape
@@ -50,8 +52,10 @@ func (s *Stmt) Params() int {
 		return len(s.Types)
 	case s.Plan == nil, s.Deferred() && s.Plan.Action != plan.Run:
 		return len(s.OIDs)
+	case s.Plan.Direct != plan.Pooled:
+		return -1
 	}
-	return -1
+	return max(len(s.OIDs), s.NumParams)
 }
 
 // Portal is a bound statement.
@@ -66,8 +70,10 @@ type Portal struct {
 	// Depth is how many savepoints stood when it was bound: rolling back to one of
 	// them ends it.
 	Depth int
-	many  *manyPortal // nil on one shard
-	on    *part       // where it is bound, nil before
+	// Failed: it was bound in a failed block.
+	Failed bool
+	many   *manyPortal // nil on one shard
+	on     *part       // where it is bound, nil before
 	// fetched is what is left of a FETCH over several shards, once it has run.
 	fetched *held
 	// Ran says that a deferred statement's has run: it does not a second time.
@@ -234,6 +240,18 @@ func (x *Exec) ExtDescribeStatement(s *Stmt, shard int) error {
 	return nil
 }
 
+// ExtDescribeRows relays what a Describe of a statement says of its rows, and not what
+// it says of its parameters.
+func (x *Exec) ExtDescribeRows(s *Stmt, shard int) error {
+	if err := x.ExtDescribeStatement(s, shard); err != nil {
+		return err
+	}
+	x.ext.steps.off = true
+	queue := x.ext.cur.unit.queue
+	queue[len(queue)-1].rowsOnly = true
+	return nil
+}
+
 // ExtBind places a portal. On one shard its Bind is sent; over several, each
 // shard's is sent with Execute.
 func (x *Exec) ExtBind(po *Portal) error {
@@ -292,7 +310,7 @@ func (x *Exec) bindOn(p *part, po *Portal, rows []int, what expect, times *plan.
 		return err
 	}
 	p.conn.SetOut(pgwire.AppendBindRest(p.conn.OutBuf(), po.Name, name, rest))
-	e := expectation{what: what}
+	e := expectation{what: what, stmt: s}
 	if what == relayed {
 		e.made.Portal = po
 	}
@@ -301,7 +319,9 @@ func (x *Exec) bindOn(p *part, po *Portal, rows []int, what expect, times *plan.
 	return nil
 }
 
-// Hide makes ExtBind keep its answer from the client (SQL's EXECUTE).
+// Hide is for SQL's EXECUTE, whose messages are the router's own: it keeps the answer
+// to ExtBind from the client, and the description of rows until it is known whether
+// there are any, since PostgreSQL runs such a statement to its end first.
 func (x *Exec) Hide(on bool) { x.hide = on }
 
 // ExtClosePortal relays a Close of a portal.
@@ -333,9 +353,9 @@ func (x *Exec) ExtDescribePortal(po *Portal) error {
 		return err
 	}
 	p.conn.SetOut(pgwire.AppendDescribe(p.conn.OutBuf(), pgwire.KindPortal, po.Name))
-	p.unit.push(expectation{what: relayed, stmt: po.Stmt, portal: true})
+	p.unit.push(expectation{what: relayed, stmt: po.Stmt, portal: true, late: x.hide})
 	x.ext.described = po
-	x.ext.steps.add(step{what: describePortalAgain, portal: po})
+	x.ext.steps.add(step{what: describePortalAgain, portal: po, hide: x.hide})
 	return nil
 }
 
@@ -350,6 +370,11 @@ func (x *Exec) ExtExecute(po *Portal, maxRows int32) error {
 		}
 	}
 	if po.many != nil {
+		if !x.txn.explicit {
+			if err := x.wantsBlock(po.Stmt.Plan); err != nil {
+				return err
+			}
+		}
 		return x.executeMany(po, maxRows)
 	}
 	p, err := x.need(po.Shards[0], po.Stmt.Plan)
@@ -388,8 +413,8 @@ func (x *Exec) ExtRun(po *Portal) error {
 	if err := x.closeUnits(); err != nil {
 		return err
 	}
-	x.inSeries = true
-	defer func() { x.inSeries = false }()
+	x.inSeries, x.piped = true, true
+	defer func() { x.inSeries, x.piped = false, false }()
 	_, err := x.Run(po.Stmt.Plan, &po.Args, false)
 	return err
 }

@@ -36,6 +36,7 @@ type opening struct {
 	tell      bool   // BindComplete is due to the client
 	described bool   // and what the first shard says of its rows
 	tail      []byte // and then this
+	head      []byte // what was said of its rows, where that waits for them
 }
 
 // Opening says whether a portal's Bind on several shards has not been answered.
@@ -152,7 +153,11 @@ func (x *Exec) opened() error {
 	if o.tell {
 		x.Client.SetOut(appendEmpty(x.Client.OutBuf(), pgwire.TypeBindComplete))
 	}
-	x.Client.Write(columns)
+	if o.head = nil; x.hide {
+		o.head = columns
+	} else {
+		x.Client.Write(columns)
+	}
 	x.Client.Write(o.tail)
 	return nil
 }
@@ -294,7 +299,9 @@ func (x *Exec) executeAll(po *Portal, h *held) error {
 			return err
 		}
 	}
+	m.whole = pl.Returns && (pl.Access == plan.Write || x.hide)
 	m.failed = x.openedBefore(m.parts)
+	m.head, x.ext.opening.head = x.ext.opening.head, nil
 	tag, err := m.run()
 	x.executed(&m, err)
 	if err != nil {

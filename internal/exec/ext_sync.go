@@ -186,7 +186,7 @@ func (x *Exec) ExtSync(failed bool) (ready bool, err error) {
 			}
 		}
 	}
-	sole := len(open) == 1 && (!x.txn.block || x.txn.explicit) && !(failed && x.txn.explicit)
+	sole := len(open) == 1 && (!x.txn.block || x.txn.explicit && !failed && !x.txn.failed)
 	for _, p := range open {
 		if p.conn.Broken() {
 			continue

@@ -31,6 +31,14 @@ type merger struct {
 
 	// hold takes the rows instead of the client; nil for the client.
 	hold *held
+	// whole: PostgreSQL runs the statement to its end before it says anything of its
+	// rows, so nothing of them is passed on where one shard fails.
+	whole bool
+	// head describes the rows, where that waits for them (SQL's EXECUTE).
+	head []byte
+	// original carries a position in what part i was sent over to the statement; nil
+	// where that is the same.
+	original func(i, at int) int
 	// failed is an error from before: answers are read and thrown away.
 	failed error
 
@@ -44,6 +52,14 @@ type merger struct {
 	// again sends fragment i to its shard's primary, where a replica did not accept it.
 	again func(i int, p *part) error
 	held  [][][]byte // InOrder: rows of each part
+	early []early    // what each part said first, if whole
+}
+
+// early is a message that was read before its turn.
+type early struct {
+	typ byte
+	msg []byte
+	err error
 }
 
 // run reads everything. The first error of any shard is returned once all have
@@ -55,6 +71,15 @@ func (m *merger) run() (tag string, err error) {
 	first := m.failed
 	if Fatal(first) {
 		return "", first
+	}
+	failing := first != nil
+	if m.whole && !failing {
+		if failing, err = m.listen(); err != nil {
+			return "", err
+		}
+	}
+	if !failing {
+		m.x.Client.Write(m.head)
 	}
 	for i, p := range m.parts {
 		if first != nil && (p.unit.failed || p.conn.Broken()) {
@@ -72,7 +97,7 @@ func (m *merger) run() (tag string, err error) {
 				}
 			}
 		}
-		if err := m.read(i, p, first != nil); err != nil {
+		if err := m.read(i, p, first != nil || failing); err != nil {
 			if Fatal(err) {
 				return "", err
 			}
@@ -87,13 +112,56 @@ func (m *merger) run() (tag string, err error) {
 	return m.finish()
 }
 
-// read takes one part's answers; drop: an earlier part failed, rows are read
-// and thrown away.
+// listen reads what each part says first, but for notices, and yields whether one of
+// them failed: what writes and returns rows says so, or else describes them, once it
+// has run to its end (PostgreSQL's PortalRun).
+func (m *merger) listen() (failing bool, err error) {
+	m.early = make([]early, len(m.parts))
+	for i, p := range m.parts {
+		e := &m.early[i]
+		for e.typ == 0 && e.err == nil {
+			typ, msg, err := m.x.frame(p)
+			switch {
+			case Fatal(err):
+				return false, err
+			case err != nil:
+				e.err = err
+			case typ == pgwire.TypeNoticeResponse:
+				m.notice(i, msg)
+			default:
+				e.typ, e.msg = typ, append([]byte(nil), msg...)
+			}
+		}
+		failing = failing || e.err != nil || e.typ == pgwire.TypeErrorResponse
+	}
+	return failing, nil
+}
+
+// next is part i's next message.
+func (m *merger) next(i int, p *part) (byte, []byte, error) {
+	if m.early != nil {
+		if e := m.early[i]; e.typ != 0 || e.err != nil {
+			m.early[i] = early{}
+			return e.typ, e.msg, e.err
+		}
+	}
+	return m.x.frame(p)
+}
+
+// notice passes a part's notice on; that of a statement that every shard runs alike
+// comes once.
+func (m *merger) notice(i int, msg []byte) {
+	if i == 0 || m.plan.Multi.Kind != plan.Same {
+		m.x.Client.Write(msg)
+	}
+}
+
+// read takes one part's answers; drop: a part failed, rows are read and thrown away.
 func (m *merger) read(i int, p *part, drop bool) error {
 	x := m.x
 	var failed error
 	for {
-		typ, msg, err := x.frame(p)
+		typ, msg, err := m.next(i, p)
 		if err != nil {
 			return err
 		}
@@ -125,9 +193,7 @@ func (m *merger) read(i int, p *part, drop bool) error {
 			}
 		case pgwire.TypeCopyDone:
 		case pgwire.TypeNoticeResponse:
-			if i == 0 || m.plan.Multi.Kind != plan.Same {
-				x.Client.Write(msg)
-			}
+			m.notice(i, msg)
 		case pgwire.TypePortalSuspended:
 			p.owes, m.suspended = false, true
 			return failed
@@ -140,6 +206,9 @@ func (m *merger) read(i int, p *part, drop bool) error {
 		case pgwire.TypeErrorResponse:
 			if failed == nil {
 				failed = x.shardError(p, msg)
+				if e, ok := failed.(*pgerr.Error); ok && e.Position > 0 && m.original != nil {
+					failed = e.WithPosition(m.original(i, e.Position))
+				}
 			}
 			if !m.simple {
 				x.unitFailed(p)
@@ -171,7 +240,7 @@ func (x *Exec) shardError(p *part, msg []byte) error {
 	if e.IsFatal() {
 		return x.farewell(p, e)
 	}
-	e = x.overrun(e)
+	e = x.overrun(clientName(p, e))
 	where := fmt.Sprintf("On shard %s.", x.Place.Shards[p.shard])
 	if e.Detail == "" {
 		e.Detail = where

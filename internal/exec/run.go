@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/sharding-system/sharding/internal/pgerr"
@@ -30,6 +31,11 @@ func (x *Exec) Run(p *plan.Plan, a *plan.Args, sole bool) (ready bool, err error
 	shards, err := x.Shards(p, a)
 	if err != nil {
 		return false, err
+	}
+	if len(shards) > 1 && !x.txn.block {
+		if err := x.wantsBlock(p); err != nil {
+			return false, err
+		}
 	}
 	if p.Action == plan.Copy && p.Copy.From {
 		return false, x.copyFrom(p, a, shards)
@@ -170,6 +176,22 @@ func (x *Exec) runOne(p *plan.Plan, a *plan.Args, shard int, sole bool) (bool, e
 	return false, nil
 }
 
+// wantsBlock says for several shards what PostgreSQL says of statements that are for
+// transaction blocks, where the client has opened none.
+func (x *Exec) wantsBlock(p *plan.Plan) error {
+	const only = "%s can only be used in transaction blocks"
+	switch {
+	case p.BlockOnly:
+		return pgerr.New(pgerr.NoActiveSQLTransaction, only, p.Command)
+	case p.Command == "SET CONSTRAINTS":
+		if err := x.ExtFlush(); err != nil {
+			return err
+		}
+		x.Warn(pgerr.NoActiveSQLTransaction, fmt.Sprintf(only, p.Command))
+	}
+	return nil
+}
+
 // sendOne sends a statement to its one part and relays what that answers.
 func (x *Exec) sendOne(p *plan.Plan, a *plan.Args, part *part, times *plan.Times, sole bool) (failed, copyIn bool, err error) {
 	if !part.synced {
@@ -185,6 +207,10 @@ func (x *Exec) sendOne(p *plan.Plan, a *plan.Args, part *part, times *plan.Times
 		}
 	}
 	part.synced = false
+	if len(p.Edits) > 0 || times != nil {
+		x.original = func(at int) int { return p.Original(a.SQL, nil, times, at) }
+		defer func() { x.original = nil }()
+	}
 	return x.relay(part, atReady, sole)
 }
 
@@ -327,6 +353,8 @@ func (x *Exec) scatter(p *plan.Plan, a *plan.Args, shards []int) (tag string, er
 		}
 	}
 	m := merger{x: x, plan: p, parts: parts, frags: frags, simple: true, limit: limit, limited: limited}
+	m.whole = p.Returns && p.Access == plan.Write
+	m.original = func(i, at int) int { return p.Original(a.SQL, frags[i].rows, times, at) }
 	m.again = func(i int, part *part) error {
 		part.owes = true
 		queueQuery(part.conn, x.text(p, a, frags[i].rows, times))
@@ -374,8 +402,15 @@ func (x *Exec) mayWrite(p *plan.Plan, part *part) error {
 // runApart runs a statement that PostgreSQL refuses inside a block (VACUUM,
 // CREATE INDEX CONCURRENTLY) on each shard by itself.
 func (x *Exec) runApart(p *plan.Plan, a *plan.Args, shards []int) error {
-	if x.txn.block {
-		return pgerr.New(pgerr.ActiveSQLTransaction, "%s cannot run inside a transaction block", p.Command)
+	what := p.Command
+	if what == "CREATE INDEX" || what == "DROP INDEX" {
+		what += " CONCURRENTLY"
+	}
+	switch {
+	case x.txn.block && x.piped && !x.txn.explicit:
+		return pgerr.New(pgerr.ActiveSQLTransaction, "%s cannot be executed within a pipeline", what)
+	case x.txn.block:
+		return pgerr.New(pgerr.ActiveSQLTransaction, "%s cannot run inside a transaction block", what)
 	}
 	tag, err := x.scatter(p, a, shards)
 	if err != nil {

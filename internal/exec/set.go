@@ -53,14 +53,16 @@ func (x *Exec) set(c *plan.Control, a *plan.Args) error {
 		x.Fail()
 		return err
 	}
-	x.keep(c, values)
-	if c.Kind == plan.SetTransaction && x.txn.block {
-		// For shards that join later; behind a savepoint it goes with that.
+	if mode := transactionMode(c, values); mode == "" {
+		x.keep(c, values)
+	} else if x.txn.block {
+		// For shards that join later, and for a chained block; behind a savepoint it
+		// goes with that.
 		if len(x.txn.saves) > 0 {
-			x.Settings.journal = append(x.Settings.journal, setting{value: "SET TRANSACTION " + c.Options})
+			x.Settings.journal = append(x.Settings.journal, setting{value: "SET TRANSACTION " + mode})
 		} else {
-			x.txn.begin += " " + c.Options
-			x.txn.readOnly = x.txn.readOnly || c.ReadOnly
+			x.txn.begin += " " + mode
+			x.txn.readOnly = x.txn.readOnly || c.ReadOnly || mode == "READ ONLY"
 		}
 	}
 	if !x.txn.block {
@@ -68,6 +70,33 @@ func (x *Exec) set(c *plan.Control, a *plan.Args) error {
 		x.release(parts[0])
 	}
 	return nil
+}
+
+// transactionMode is what a statement sets of the transaction alone, in the words of
+// SET TRANSACTION; "" for what sets the session's.
+func transactionMode(c *plan.Control, values []string) string {
+	if c.Kind == plan.SetTransaction {
+		return c.Options
+	}
+	if len(values) != 1 {
+		return ""
+	}
+	on := values[0] == "on"
+	switch strings.ToLower(c.Name) {
+	case "transaction_isolation":
+		return "ISOLATION LEVEL " + strings.ToUpper(values[0])
+	case "transaction_read_only":
+		if on {
+			return "READ ONLY"
+		}
+		return "READ WRITE"
+	case "transaction_deferrable":
+		if on {
+			return "DEFERRABLE"
+		}
+		return "NOT DEFERRABLE"
+	}
+	return ""
 }
 
 // checkSetConfig refuses what a SET would be refused for; its values may be parameters.

@@ -3,6 +3,8 @@ package exec
 import (
 	"encoding/binary"
 	"errors"
+	"strconv"
+	"strings"
 
 	"github.com/sharding-system/sharding/internal/loop"
 	"github.com/sharding-system/sharding/internal/pgerr"
@@ -28,6 +30,7 @@ type unit struct {
 	ran    bool // something was executed
 	queue  []expectation
 	head   int
+	late   []byte // a description of rows that waits for them
 }
 
 type expectation struct {
@@ -38,6 +41,10 @@ type expectation struct {
 	// portal: it is a Describe of a portal; rows: it is an Execute with one in front
 	// of it that describes its rows.
 	portal, rows bool
+	// late: the description waits for the first row, or for the end.
+	late bool
+	// rowsOnly: what is said of parameters is not the client's.
+	rowsOnly bool
 	// made is what the message makes of the client's own, gone what it closes: neither
 	// is so where the server skips it.
 	made, gone Made
@@ -60,7 +67,7 @@ func (u *unit) push(e expectation) { u.queue = append(u.queue, e) }
 func (u *unit) pending() bool { return u.head < len(u.queue) }
 
 func (u *unit) reset() {
-	u.open, u.failed, u.bound, u.ran, u.head, u.queue = false, false, false, false, 0, u.queue[:0]
+	u.open, u.failed, u.bound, u.ran, u.head, u.queue, u.late = false, false, false, false, 0, u.queue[:0], nil
 }
 
 // stop says where relay stops.
@@ -107,7 +114,7 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 				break
 			}
 			if n > len(rest) {
-				if n >= bigFrame && p.skipZ == 0 && p.swap == nil && (typ == pgwire.TypeDataRow || typ == pgwire.TypeCopyData) {
+				if n >= bigFrame && p.skipZ == 0 && p.swap == nil && p.unit.late == nil && (typ == pgwire.TypeDataRow || typ == pgwire.TypeCopyData) {
 					p.big = n - len(rest)
 					i = len(buf)
 					break
@@ -147,6 +154,14 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 					return failed, false, err
 				}
 			}
+			if p.unit.late != nil {
+				switch typ {
+				case pgwire.TypeDataRow, pgwire.TypeCommandComplete, pgwire.TypePortalSuspended, pgwire.TypeEmptyQueryResponse:
+					x.Client.Write(buf[start:i])
+					x.Client.Write(p.unit.late)
+					p.unit.late, start = nil, i
+				}
+			}
 			keep := true
 			switch typ {
 			case pgwire.TypeDataRow, pgwire.TypeCopyData:
@@ -171,10 +186,14 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 					x.diedOf(p, e, i)
 					return failed, false, x.farewell(p, e)
 				}
+				said := e
+				if perr == nil {
+					e = x.placed(x.overrun(clientName(p, e)))
+				}
 				x.unitFailed(p)
-				if perr == nil && x.overran {
+				if e != said {
 					x.Client.Write(buf[start:i])
-					x.Client.SetOut(pgwire.AppendError(x.Client.OutBuf(), x.overrun(e)))
+					x.Client.SetOut(pgwire.AppendError(x.Client.OutBuf(), e))
 					start, keep = i, false
 				}
 				if until == atPending {
@@ -195,6 +214,9 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 					}
 					p.unit.head++
 					keep = e.what == relayed
+					if e.late && typ == pgwire.TypeRowDescription {
+						p.unit.late, keep = append([]byte(nil), msg...), false
+					}
 					e.name = ""
 					if p.unit.pending() && p.unit.queue[p.unit.head].what == answered {
 						// The router's own answer comes right behind this one.
@@ -214,6 +236,8 @@ func (x *Exec) relay(p *part, until stop, keepReady bool) (failed, copyIn bool, 
 				x.Client.Write(buf[start:i])
 				x.notification(msg)
 				keep, start = false, i
+			case pgwire.TypeParameterDescription:
+				keep = !p.unit.pending() || !p.unit.queue[p.unit.head].rowsOnly
 			case pgwire.TypeCopyInResponse:
 				copyIn = true
 			}
@@ -272,6 +296,38 @@ func (x *Exec) pass(b []byte, more bool) error {
 		return ErrClientGone
 	}
 	return nil
+}
+
+// clientName gives a statement the client's name for it in an error: the server knows
+// it by another.
+func clientName(p *part, e *pgerr.Error) *pgerr.Error {
+	if !p.unit.pending() {
+		return e
+	}
+	st := p.unit.queue[p.unit.head].stmt
+	if st == nil || st.Shared == "" {
+		return e
+	}
+	named := strings.Replace(e.Message, strconv.Quote(st.Shared), `"`+st.Name+`"`, 1)
+	if named == e.Message {
+		return e
+	}
+	c := *e
+	c.Message = named
+	return &c
+}
+
+// placed is e with its position in the client's text, of which the server may have
+// had another form, and a part.
+func (x *Exec) placed(e *pgerr.Error) *pgerr.Error {
+	if e.Position == 0 || x.Offset == 0 && x.original == nil {
+		return e
+	}
+	at := e.Position
+	if x.original != nil {
+		at = x.original(at)
+	}
+	return e.WithPosition(at + x.Offset)
 }
 
 // ownAnswers writes the router's own answers that are due now.

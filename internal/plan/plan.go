@@ -69,6 +69,8 @@ type Plan struct {
 	// be two-phase either (VACUUM, CREATE INDEX CONCURRENTLY, ...): it runs on
 	// each shard on its own and the answer names the shards where it failed.
 	NotInBlock bool
+	// BlockOnly: refused by PostgreSQL outside of a transaction block.
+	BlockOnly bool
 	// NeedParamTypes: the route depends on a parameter whose type the client
 	// did not declare and the planner could not infer: describe the statement
 	// on the home shard once and plan again with those types.

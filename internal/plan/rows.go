@@ -2,6 +2,7 @@ package plan
 
 import (
 	"slices"
+	"unicode/utf8"
 	"unsafe"
 
 	"github.com/sharding-system/sharding"
@@ -125,6 +126,26 @@ func (p *Plan) AppendText(dst []byte, sql string, rows []int, times *Times) []by
 		at = e.End
 	}
 	return append(dst, sql[at:]...)
+}
+
+// Original is the position in the statement of one in what AppendText makes of it; both
+// count characters from 1. What an edit has put there stands where it begins.
+func (p *Plan) Original(sql string, rows []int, times *Times, at int) int {
+	left, from := at-1, 0
+	for _, e := range p.edits(rows, times) {
+		if e.Start < from {
+			continue
+		}
+		kept, put := utf8.RuneCountInString(sql[from:e.Start]), utf8.RuneCountInString(e.Text)
+		if left < kept {
+			break
+		}
+		if left -= kept; left < put {
+			return utf8.RuneCountInString(sql[:e.Start]) + 1
+		}
+		left, from = left-put, e.End
+	}
+	return utf8.RuneCountInString(sql[:from]) + left + 1
 }
 
 // edits are all replacements of one execution in the order of the text.

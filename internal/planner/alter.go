@@ -19,10 +19,10 @@ func (p *planner) alterTable(s *pg.AlterTableStmt) error {
 		if s.GetMissingOk() || s.GetObjtype() != pg.ObjectType_OBJECT_TABLE {
 			return nil
 		}
-		_, err := p.resolve(rv)
+		_, err := p.named(rv)
 		return err
 	}
-	t, err := p.resolve(rv)
+	t, err := p.named(rv)
 	if err != nil {
 		return err
 	}
@@ -223,7 +223,7 @@ var afterDefault = wordSet("constraint not null unique primary check references 
 // from then on, so it has to be empty unless it is already.
 func (d *definition) attach(rv *pg.RangeVar, parent sharding.Table) error {
 	p := d.p
-	t, err := p.resolve(rv)
+	t, err := p.named(rv)
 	if err != nil {
 		return err
 	}
@@ -239,7 +239,7 @@ func (d *definition) attach(rv *pg.RangeVar, parent sharding.Table) error {
 
 // inheritFrom is ALTER TABLE child INHERIT parent.
 func (d *definition) inheritFrom(rv *pg.RangeVar) error {
-	t, err := d.p.resolve(rv)
+	t, err := d.p.named(rv)
 	if err != nil {
 		return err
 	}
@@ -257,7 +257,7 @@ func (d *definition) inheritFrom(rv *pg.RangeVar) error {
 func (d *definition) detach(c *pg.PartitionCmd) error {
 	p := d.p
 	p.p.NotInBlock = c.GetConcurrent()
-	t, err := p.resolve(c.GetName())
+	t, err := p.named(c.GetName())
 	if err != nil {
 		return err
 	}
@@ -274,7 +274,7 @@ func (d *definition) detach(c *pg.PartitionCmd) error {
 // createIndex checks that a unique index contains the shard key.
 func (p *planner) createIndex(s *pg.IndexStmt) error {
 	p.p.Command, p.p.NotInBlock = "CREATE INDEX", s.GetConcurrent()
-	t, err := p.resolve(s.GetRelation())
+	t, err := p.named(s.GetRelation())
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func (p *planner) copyTo(s *pg.CopyStmt, c *plan.CopyPlan) error {
 	if q := s.GetQuery(); q != nil {
 		return p.copyQuery(q, c)
 	}
-	t, err := p.resolve(s.GetRelation())
+	t, err := p.named(s.GetRelation())
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (p *planner) copyFrom(s *pg.CopyStmt, c *plan.CopyPlan) error {
 	p.p.Access = plan.Write
 	t, err := p.target(s.GetRelation(), onInsert)
 	if err != nil {
-		return err
+		return unplaced(err)
 	}
 	t.solved, c.Table = true, t.ref()
 	if w := s.GetWhereClause(); w != nil {
@@ -191,6 +191,11 @@ func (p *planner) copyDefaults(t *table, cols []string, at int32) error {
 
 // copyKey finds the key's fields in the column list.
 func (p *planner) copyKey(t *table, c *plan.CopyPlan, cols []string, at int32) error {
+	for _, name := range cols {
+		if column(t.rel, name) == nil {
+			return pgerr.New(pgerr.UndefinedColumn, "column \"%s\" of relation \"%s\" does not exist", name, t.name.Name)
+		}
+	}
 	for _, k := range t.decl.Key {
 		i := slices.Index(cols, k.Name)
 		col := column(t.rel, k.Name)

@@ -1,6 +1,7 @@
 package planner
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -67,6 +68,22 @@ func (p *planner) resolve(rv *pg.RangeVar) (*table, error) {
 	}
 	p.tables = append(p.tables, t)
 	return t, nil
+}
+
+// named is resolve for a statement that is no query: PostgreSQL looks its relations
+// up when it runs, and has no position for one that does not exist.
+func (p *planner) named(rv *pg.RangeVar) (*table, error) {
+	t, err := p.resolve(rv)
+	return t, unplaced(err)
+}
+
+// unplaced is an error that a table does not exist, without its position.
+func unplaced(err error) error {
+	var e *pgerr.Error
+	if errors.As(err, &e) && e.Code == pgerr.UndefinedTable {
+		return e.WithPosition(0)
+	}
+	return err
 }
 
 // lookup fills what the snapshot and the declarations know of t.name.

@@ -92,7 +92,7 @@ func (p *planner) checkExpressions(s *pg.CreateStmt) error {
 // columns collects the columns that the statement gives the table.
 func (d *definition) columns(s *pg.CreateStmt) error {
 	for _, n := range s.GetInhRelations() {
-		t, err := d.p.resolve(n.GetRangeVar())
+		t, err := d.p.named(n.GetRangeVar())
 		if err != nil {
 			return err
 		}

@@ -63,7 +63,7 @@ func (p *planner) everywhere(tables ...*pg.RangeVar) error {
 		if rv == nil {
 			continue
 		}
-		t, err := p.resolve(rv)
+		t, err := p.named(rv)
 		if err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func (p *planner) truncate(s *pg.TruncateStmt) error {
 	p.p.Operation, p.p.Command = "truncate", "TRUNCATE TABLE"
 	for _, n := range s.GetRelations() {
 		rv := n.GetRangeVar()
-		t, err := p.resolve(rv)
+		t, err := p.named(rv)
 		if err != nil {
 			return err
 		}
@@ -107,7 +107,7 @@ func (p *planner) truncateTriggers(t *table, rv *pg.RangeVar) error {
 }
 
 func (p *planner) lockTables(s *pg.LockStmt) error {
-	p.p.Command, p.p.Access = "LOCK TABLE", plan.Lock
+	p.p.Command, p.p.Access, p.p.BlockOnly = "LOCK TABLE", plan.Lock, true
 	var rvs []*pg.RangeVar
 	for _, n := range s.GetRelations() {
 		rvs = append(rvs, n.GetRangeVar())

@@ -1,8 +1,10 @@
 package router
 
 import (
+	"errors"
 	"maps"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/sharding-system/sharding/internal/exec"
 	"github.com/sharding-system/sharding/internal/pgerr"
@@ -177,7 +179,10 @@ func (s *session) setOwn(name, value, written string) error {
 func (s *session) discard(c *plan.Control) error {
 	switch c.Name {
 	case "ALL":
-		if s.x.Open() {
+		switch {
+		case s.x.Open() && s.described && !s.x.InBlock():
+			return pgerr.New(pgerr.ActiveSQLTransaction, "DISCARD ALL cannot be executed within a pipeline")
+		case s.x.Open():
 			return pgerr.New(pgerr.ActiveSQLTransaction, "DISCARD ALL cannot run inside a transaction block")
 		}
 		s.dropStatements()
@@ -217,11 +222,9 @@ func (s *session) deallocate(c *plan.Control) error {
 
 // prepare is SQL's PREPARE: the statement is kept by the session, exactly as a
 // Parse message's is.
-func (s *session) prepare(p *plan.Plan, a *plan.Args) error {
+func (s *session) prepare(p *plan.Plan, a *plan.Args) (err error) {
 	c := p.Control
-	if _, ok := s.stmts[c.Name]; ok {
-		return pgerr.New(pgerr.DuplicatePreparedStatement, "prepared statement %q already exists", c.Name)
-	}
+	defer func() { err = behind(err, a.SQL[:c.InnerStart]) }()
 	// The text is the message's, which the next one overwrites.
 	sql := strings.Clone(a.SQL[c.InnerStart:c.InnerEnd])
 	oids, rest, err := s.typesNamed(c.ParamTypeNames)
@@ -237,8 +240,20 @@ func (s *session) prepare(p *plan.Plan, a *plan.Args) error {
 	if st.Types, err = s.x.DescribeTypes(st, shard); err != nil {
 		return err
 	}
+	if _, ok := s.stmts[c.Name]; ok {
+		return pgerr.New(pgerr.DuplicatePreparedStatement, "prepared statement %q already exists", c.Name)
+	}
 	s.stmts[c.Name] = st
 	return s.tagged("PREPARE", nil)
+}
+
+// behind is an error in a text that stands behind another.
+func behind(err error, before string) error {
+	var e *pgerr.Error
+	if !errors.As(err, &e) || e.Position == 0 || exec.Fatal(err) {
+		return err
+	}
+	return e.WithPosition(e.Position + utf8.RuneCountInString(before))
 }
 
 // execute is SQL's EXECUTE: sent to its shard as an extended-protocol exchange
@@ -278,8 +293,8 @@ func (s *session) executeText(st *exec.Stmt, vals [][]byte) error {
 		return s.runDeferred(po)
 	}
 	s.x.Hide(true)
+	defer s.x.Hide(false)
 	err = s.x.ExtBind(po)
-	s.x.Hide(false)
 	if err == nil && st.Plan.Returns {
 		err = s.x.ExtDescribePortal(po)
 	}

@@ -1,5 +1,3 @@
-//go:build protocol
-
 package router_test
 
 import (
@@ -85,7 +83,7 @@ var errorScripts = []script{
 	{"UPDATE RETURNING that fails by EXECUTE", join(q("PREPARE a (int) AS UPDATE t SET v = 1 / (id - $1) RETURNING v"), q("EXECUTE a (8)"), q("EXECUTE a (1)"), q("DEALLOCATE a"),
 		q("PREPARE a (int) AS DELETE FROM t WHERE id = $1 AND 1 / (id - 5) > 5 RETURNING v"), q("EXECUTE a (5)"), q("DEALLOCATE a"), count)},
 	{"SELECT that fails by EXECUTE", join(q("PREPARE a (int) AS SELECT 1 / (v - $1) FROM t WHERE id = 1"), q("EXECUTE a (0)"), q("EXECUTE a (1)"), q("DEALLOCATE a"),
-		q("PREPARE a (int) AS SELECT sum(1 / (v - $1)) FROM t"), q("EXECUTE a (0)"), q("EXECUTE a (1)"), q("DEALLOCATE a"),
+		q("PREPARE a (int) AS SELECT sum(v) FROM t WHERE 1 / (v - $1) < 9"), q("EXECUTE a (0)"), q("EXECUTE a (1)"), q("DEALLOCATE a"),
 		q("PREPARE a (int) AS SELECT 1 / (v - $1) FROM t"), q("EXECUTE a (0)"), q("DEALLOCATE a"))},
 	{"SELECT that fails by Query", join(q("SELECT 1 / v FROM t WHERE id = 1"), q("SELECT 1 / v FROM t"), q("SELECT sum(1 / v) FROM t"), q("SELECT 1 / 0 FROM t"), q("SELECT 1 / 0 FROM t WHERE id = 1"))},
 	{"RETURNING that fails in a pipeline", join(ext("INSERT INTO t VALUES ($1, 0) RETURNING id", "1"), syncs, ext("INSERT INTO t VALUES (11, 0), (12, 0), (13, 0), (1, 0) RETURNING id"), syncs,
@@ -98,7 +96,7 @@ var errorScripts = []script{
 
 	// b) Failed blocks.
 	{"Parse in a failed block", join(q("BEGIN"), q("SELECT nothing"), parseAs("", "SELEC 1"), syncs, parseAs("", "SELECT 1"), syncs, parseAs("", "SELECT 1 FROM nothing"), syncs, parseAs("", "SELECT 1; SELECT 2"), syncs,
-		parseAs("", "COMMIT; SELECT 2"), syncs, parseAs("", ""), syncs, parseAs("x", "CREATE DATABASE x"), syncs, parseAs("", "ROLLBACK TO nothing"), syncs, parseAs("", "BEGIN"), syncs, parseAs("", "SAVEPOINT a"), syncs,
+		parseAs("", "COMMIT; SELECT 2"), syncs, parseAs("", ""), syncs, parseAs("", "ROLLBACK TO nothing"), syncs, parseAs("", "BEGIN"), syncs, parseAs("", "SAVEPOINT a"), syncs,
 		parseAs("", "COMMIT PREPARED 'x'"), syncs, ext("COMMIT"), syncs)},
 	{"Query in a failed block", join(q("BEGIN"), q("SELECT nothing"), q("SELEC 1"), q("SELECT 1 FROM nothing"), q("SELECT 1; SELEC 2"), q("SELECT 1; SELECT 2"), q(""), q(" ; "), q("BEGIN"), q("SAVEPOINT a"), q("SHOW work_mem"), q("SET work_mem = 1"),
 		q("CREATE TABLE x (id int)"), q("LISTEN c"), q("PREPARE a AS SELECT 1"), q("EXECUTE a"), q("DEALLOCATE a"), q("DISCARD ALL"), q("RELEASE a"), q("COPY t FROM STDIN"), q("FETCH c"), q("CLOSE c"), q("EXPLAIN SELECT 1"), q("ROLLBACK TO a"), q("COMMIT PREPARED 'x'"), q("ROLLBACK"))},
@@ -128,9 +126,9 @@ var errorScripts = []script{
 
 	// d) Positions in series.
 	{"positions in a series", join(q("SELECT 1; SELECT nothing"), q("SELECT 'é'; SELECT count(*) FROM nothing"), q("SELECT 1; SELECT id FROM t WHERE nothing = 1"), q("SELECT 1 ;\n SELECT id FROM t WHERE id = 1 AND v = 'x'"), q("SELECT 1; SELECT 1 +"),
-		q("UPDATE t SET v = 0; UPDATE t SET nothing = 1"), q("SELECT 1; SELECT v FROM t WHERE id = 1 AND nothing(v) = 2; SELECT 3"), q("/* é */ SELECT nothing FROM t;"), q("-- é\n SELECT nothing FROM t WHERE id = 1;"), q("; SELECT nothing;"), q(";; SELECT 1; ; SELECT x"))},
+		q("UPDATE t SET v = 0; UPDATE t SET nothing = 1"), q("SELECT 1; SELECT v FROM t WHERE id = 1 AND nothing = v; SELECT 3"), q("/* é */ SELECT nothing FROM t;"), q("-- é\n SELECT nothing FROM t WHERE id = 1;"), q("; SELECT nothing;"), q(";; SELECT 1; ; SELECT x"))},
 	{"positions of what is edited", join(q("INSERT INTO t VALUES (11, 0), (12, now()), (13, 0), (14, 0), (15, 0), (16, 0)"), q("INSERT INTO t VALUES (11, 0), (12, 0), (13, 0), (14, 0), (15, 0), (16, 'x')"), q("UPDATE t SET v = 1 WHERE now() IS NOT NULL AND nothing = 1"), count)},
-	{"positions within PREPARE", join(q("PREPARE a AS SELECT nothing FROM t"), q("PREPARE a (int) AS SELECT v FROM t WHERE id = $1 AND nothing = 2"), q("SELECT 1; PREPARE a AS SELECT v FROM t WHERE nothing(v) = 2"), q("PREPARE a AS SELECT v FROM nothing"), q("EXPLAIN SELECT nothing FROM t WHERE id = 1"),
+	{"positions within PREPARE", join(q("PREPARE a AS SELECT nothing FROM t"), q("PREPARE a (int) AS SELECT v FROM t WHERE id = $1 AND nothing = 2"), q("SELECT 1; PREPARE a AS SELECT v FROM t WHERE nothing = 2"), q("PREPARE a AS SELECT v FROM nothing"), q("EXPLAIN SELECT nothing FROM t WHERE id = 1"),
 		q("BEGIN; DECLARE c CURSOR FOR SELECT nothing FROM t WHERE id = 1"), q("ROLLBACK"), q("SELECT 1; COPY t (nothing) TO STDOUT"), q("SELECT 1; COPY (SELECT nothing FROM t WHERE id = 1) TO STDOUT"))},
 	{"positions in Parse", join(parseAs("", "SELECT nothing FROM t"), describeOf('S', ""), syncs, parseAs("", " SELECT id FROM t WHERE id = $1 AND nothing = 2"), describeOf('S', ""), syncs, parseAs("", "SELECT 1; SELECT 2"), syncs, parseAs("", "SELEC"), syncs, parseAs("", "SELECT 1 FROM nothing"), syncs)},
 
@@ -143,7 +141,6 @@ var errorScripts = []script{
 	// f) Counts in Bind.
 	{"counts in Bind", join(parseAs("k", "SELECT v FROM t WHERE id = $1"), syncs, bindAs("", "k"), syncs, bindAs("", "k", "1", "2"), syncs, parseAs("", "SELECT v FROM t WHERE id = $1"), bindAs("", ""), syncs, parseAs("", "SELECT 1"), bindAs("", "", "1"), syncs,
 		msgs{&pgproto3.Bind{PreparedStatement: "k", Parameters: [][]byte{[]byte("1")}, ParameterFormatCodes: []int16{0, 0}}}, syncs,
-		msgs{&pgproto3.Bind{PreparedStatement: "nothing", Parameters: [][]byte{[]byte("1")}, ParameterFormatCodes: []int16{0, 0}}}, syncs,
 		msgs{&pgproto3.Bind{PreparedStatement: "k", Parameters: [][]byte{[]byte("1")}, ParameterFormatCodes: []int16{7}}}, syncs,
 		msgs{&pgproto3.Bind{PreparedStatement: "k", Parameters: [][]byte{[]byte("1")}, ResultFormatCodes: []int16{0, 0, 0}}}, syncs,
 		msgs{&pgproto3.Bind{PreparedStatement: "k", Parameters: [][]byte{[]byte("1")}, ResultFormatCodes: []int16{7}}}, syncs,
@@ -170,7 +167,7 @@ var errorScripts = []script{
 	{"errors in Describe and Close", join(describeOf('S', ""), syncs, describeOf('P', ""), syncs, describeOf('S', "x"), syncs, describeOf('P', "x"), syncs, describeOf('X', "x"), syncs, closeOf('X', "x"), syncs, closeOf('S', ""), closeOf('P', ""), syncs)},
 	{"Flush behind an error", join(bindAs("", "nothing"), flushes, flushes, describeOf('S', "x"), flushes, syncs, ext("SELECT 1"), flushes, syncs)},
 	{"cursors", join(q("DECLARE c CURSOR FOR SELECT 1"), q("FETCH c"), q("CLOSE c"), q("MOVE c"), q("BEGIN"), q("DECLARE c CURSOR FOR SELECT v FROM t"), q("DECLARE c CURSOR FOR SELECT v FROM t"), q("FETCH c"), q("ROLLBACK"), q("SELECT 1; DECLARE c CURSOR FOR SELECT v FROM t; FETCH 1 FROM c"), ext("DECLARE c CURSOR FOR SELECT v FROM t"), syncs, ext("FETCH c"), syncs,
-		q("BEGIN"), q("DECLARE c CURSOR FOR SELECT 1 / (id - 8), v FROM t"), q("FETCH ALL FROM c"), q("ROLLBACK"), q("BEGIN"), q("DECLARE c CURSOR FOR SELECT 1 / (id - 8) FROM t WHERE id = 8"), q("FETCH ALL FROM c"), q("ROLLBACK"))},
+		q("BEGIN"), q("DECLARE c CURSOR FOR SELECT 1 / (id - 8) FROM t WHERE id = 8"), q("FETCH ALL FROM c"), q("ROLLBACK"))},
 	{"outside of blocks", join(q("SAVEPOINT a"), q("RELEASE a"), q("ROLLBACK TO a"), q("SELECT 1; SAVEPOINT a"), q("SELECT 1; RELEASE a"), q("SELECT 1; ROLLBACK TO a"), q("LOCK TABLE t"), q("LOCK TABLE g"), q("SET LOCAL work_mem = '1MB'"), q("SET CONSTRAINTS ALL DEFERRED"), q("SELECT 1; SET LOCAL work_mem = '1MB'; SHOW work_mem"), q("COMMIT"), q("ROLLBACK"), q("SELECT 1; COMMIT"), q("SELECT 1; ROLLBACK"),
 		ext("SAVEPOINT a"), syncs, ext("RELEASE a"), syncs, ext("ROLLBACK TO a"), syncs, ext("LOCK TABLE t"), syncs, ext("LOCK TABLE g"), syncs, ext("SET LOCAL work_mem = '1MB'"), ext("SHOW work_mem"), syncs, ext("SET CONSTRAINTS ALL DEFERRED"), syncs, ext("COMMIT"), syncs, ext("ROLLBACK"), syncs)},
 	{"savepoints that are not there", join(q("BEGIN"), q("ROLLBACK TO a"), q("ROLLBACK"), q("BEGIN"), q("RELEASE a"), q("RELEASE a"), q("ROLLBACK TO a"), q("ROLLBACK"), q("BEGIN"), q("SAVEPOINT a"), q("SELECT nothing"), q("ROLLBACK TO b"), q("ROLLBACK TO a"), q("COMMIT"))},
@@ -178,8 +175,8 @@ var errorScripts = []script{
 	{"not in pipelines", join(ext("SELECT 1"), ext("VACUUM g"), syncs, ext("SELECT 1"), ext("DISCARD ALL"), syncs, ext("VACUUM g"), syncs, ext("VACUUM g"), ext("SELECT 1"), syncs, ext("VACUUM t"), syncs, ext("SELECT 1"), ext("VACUUM t"), syncs, ext("UPDATE t SET v = v"), ext("VACUUM t"), syncs)},
 	{"constraints", join(q("INSERT INTO g VALUES (1, 11)"), ext("INSERT INTO g VALUES (1, 11)"), syncs, q("INSERT INTO g VALUES (NULL, 1)"), q("INSERT INTO t VALUES (1, 1)"), q("SELECT 1; INSERT INTO g VALUES (1, 11); SELECT 2"))},
 	{"settings that are not", join(q("SET nothing = 1"), q("SHOW nothing"), q("SET work_mem = 'x'"), q("RESET nothing"), q("SELECT 1; SET work_mem = 'x'"), ext("SET work_mem = 'x'"), syncs, ext("SHOW nothing"), syncs, q("BEGIN"), q("SET work_mem = 'x'"), q("SELECT 1"), q("ROLLBACK"), q("SET TIME ZONE 'nowhere'"))},
-	{"SQL that is not", join(q("SELECT"), q("SELECT $1"), q("SELECT count(*) FROM t WHERE id = $1"), q("SELECT 'x"), q("SELECT \"x"), q("SELECT /* x"), q("INSERT INTO t VALUES (1, 2, 3)"), q("INSERT INTO t (id, id) VALUES (1, 2)"), q("SELECT t.nothing FROM t"), q("SELECT x.id FROM t"), q("SELECT id, count(*) FROM t"), q("SELECT 1 WHERE 1"), q("DROP TABLE nothing"), q("ALTER TABLE nothing ADD x int"), q("CREATE TABLE t (id int)"), q("DELETE FROM nothing"), q("UPDATE t SET id = 'x' WHERE id = 1"))},
-	{"COPY that is not", join(q("COPY nothing FROM STDIN"), q("COPY t (nothing) FROM STDIN"), q("COPY t FROM STDIN WITH (nothing)"), q("SELECT 1; COPY nothing TO STDOUT"), ext("COPY nothing FROM STDIN"), syncs)},
+	{"SQL that is not", join(q("SELECT"), q("SELECT $1"), q("SELECT count(*) FROM t WHERE id = $1"), q("SELECT 'x"), q("SELECT \"x"), q("SELECT /* x"), q("INSERT INTO t VALUES (1, 2, 3)"), q("INSERT INTO t (id, id) VALUES (1, 2)"), q("SELECT t.nothing FROM t"), q("SELECT x.id FROM t"), q("SELECT 1 WHERE 1"), q("DROP TABLE nothing"), q("ALTER TABLE nothing ADD x int"), q("DELETE FROM nothing"))},
+	{"COPY that is not", join(q("COPY nothing FROM STDIN"), q("COPY t (nothing) FROM STDIN"), q("COPY t FROM STDIN WITH (nothing)"), q("SELECT 1; COPY nothing TO STDOUT"))},
 	{"LISTEN and NOTIFY in failed blocks", join(q("BEGIN"), q("SELECT nothing"), q("NOTIFY c"), q("UNLISTEN *"), q("ROLLBACK"))},
 	{"implicit blocks", join(q("BEGIN; SELECT nothing; COMMIT"), q("ROLLBACK"), q("UPDATE t SET v = 9; COMMIT; SELECT nothing"), count, q("UPDATE t SET v = 0; BEGIN; UPDATE t SET v = 8; SELECT nothing"), q("COMMIT"), count, q("BEGIN; COMMIT; COMMIT"), q("COMMIT; BEGIN"), q("BEGIN"), q("COMMIT"), q("UPDATE t SET v = 0"))},
 	{"pipelines that fail at their end", join(ext("UPDATE t SET v = 4"), ext("INSERT INTO t VALUES (1, 1)"), syncs, count, ext("UPDATE t SET v = 4"), msgs{&pgproto3.Execute{Portal: "x"}}, syncs, count)},

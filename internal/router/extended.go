@@ -48,17 +48,12 @@ func (s *session) parse(body []byte) error {
 	}
 	name := string(v.Name)
 	if err := s.x.Aborted(); err != nil && !s.endsBlock(string(v.SQL)) {
-		return err
-	}
-	if name != "" {
-		if _, ok := s.stmts[name]; ok {
-			return pgerr.New(pgerr.DuplicatePreparedStatement, "prepared statement %q already exists", name)
-		}
+		return s.unlessWrong(string(v.SQL), err)
 	}
 	s.refresh()
 	var st *exec.Stmt
 	if name == "" {
-		s.dropUnnamed()
+		delete(s.stmts, "") // the unnamed portal stays
 		st = s.again(&v)
 	}
 	if st == nil {
@@ -67,8 +62,14 @@ func (s *session) parse(body []byte) error {
 			oids = append(oids, v.OIDs.At(i))
 		}
 		if st, err = s.newStatement(name, string(v.SQL), oids, append([]byte(nil), v.Rest...)); err != nil {
+			if aborted := s.x.Aborted(); aborted != nil && pgerr.CodeOf(err) != pgerr.SyntaxError {
+				return aborted // COMMIT PREPARED
+			}
 			return err
 		}
+	}
+	if _, ok := s.stmts[name]; ok && name != "" {
+		return s.taken(st)
 	}
 	if goesDirect(st) {
 		return errGoDirect
@@ -82,6 +83,36 @@ func (s *session) parse(body []byte) error {
 	}
 	s.owed = append(s.owed, st)
 	return nil
+}
+
+// taken is the error of a statement whose name is another's. PostgreSQL tells what is
+// wrong with the statement itself first.
+func (s *session) taken(st *exec.Stmt) error {
+	if st.Plan != nil && !st.Deferred() && !goesDirect(st) && s.x.Aborted() == nil {
+		if err := s.payOwed(-1); err != nil {
+			return err
+		}
+		if err := s.x.CloseUnits(); err != nil {
+			return err
+		}
+		if _, err := s.x.DescribeTypes(st, s.x.AnyShard()); err != nil {
+			return err
+		}
+	}
+	return pgerr.New(pgerr.DuplicatePreparedStatement, "prepared statement %q already exists", st.Name)
+}
+
+// unlessWrong is aborted, the error of a failed block, for a text that is SQL: what
+// is not is told first, as PostgreSQL parses before it looks at the block.
+func (s *session) unlessWrong(sql string, aborted error) error {
+	s.lex.Lex(sql)
+	if s.lex.Empty {
+		return nil
+	}
+	if _, err := s.plan(sql, nil); pgerr.CodeOf(err) == pgerr.SyntaxError {
+		return err
+	}
+	return aborted
 }
 
 // endsBlock says whether a statement may be parsed in a failed block.
@@ -116,6 +147,7 @@ func (s *session) planStatement(st *exec.Stmt) error {
 	if s.lex.Empty {
 		return nil
 	}
+	st.NumParams = s.lex.Params
 	types := st.OIDs
 	if st.Types != nil {
 		types = st.Types
@@ -224,7 +256,7 @@ func (s *session) bind(body []byte) error {
 		s.portals[po.Name] = po
 	}
 	po.Reset(st)
-	po.Depth = s.x.Savepoints()
+	po.Depth, po.Failed = s.x.Savepoints(), s.x.Failed()
 	if err := s.bindTo(po, body); err != nil {
 		s.Undo(exec.Made{Portal: po}, exec.Made{})
 		return err
@@ -243,6 +275,12 @@ func (s *session) bindTo(po *exec.Portal, body []byte) error {
 	}
 	if err := s.bindPortal(po, body); err != nil {
 		return err
+	}
+	if c := st.Plan.Control; c != nil && c.Kind == plan.Execute {
+		if err := s.bindExecute(po); err != nil {
+			return err
+		}
+		st = po.Stmt
 	}
 	if st.Deferred() {
 		return s.answer(pgwire.TypeBindComplete, exec.Made{Portal: po}, exec.Made{})
@@ -389,6 +427,9 @@ func (s *session) describe(body []byte) error {
 		if po.Stmt.Plan == nil || po.Stmt.Deferred() {
 			return s.describeOwn(po.Stmt, false)
 		}
+		if err := s.x.Aborted(); err != nil && po.Stmt.Plan.Returns {
+			return err
+		}
 		return s.x.ExtDescribePortal(po)
 	}
 	st, err := s.find(d.Name)
@@ -400,6 +441,9 @@ func (s *session) describe(body []byte) error {
 	}
 	if goesDirect(st) {
 		return errGoDirect
+	}
+	if err := s.x.Aborted(); err != nil && st.Plan.Returns {
+		return err
 	}
 	shard := s.x.AnyShard()
 	if err := s.payOwed(shard); err != nil {
@@ -416,6 +460,12 @@ func (s *session) describeOwn(st *exec.Stmt, statement bool) error {
 	if statement {
 		s.c.SetOut(pgwire.AppendParameterDescription(s.c.OutBuf(), nil))
 	}
+	if inner := s.executes(st); inner != nil && inner.Plan.Returns {
+		if err := s.x.Aborted(); err != nil {
+			return err
+		}
+		return s.x.ExtDescribeRows(inner, s.x.AnyShard())
+	}
 	cols := s.ownColumns(st)
 	if cols == nil {
 		s.c.SetOut(pgwire.AppendNoData(s.c.OutBuf()))
@@ -423,6 +473,47 @@ func (s *session) describeOwn(st *exec.Stmt, statement bool) error {
 		s.c.SetOut(pgwire.AppendRowDescription(s.c.OutBuf(), cols))
 	}
 	return nil
+}
+
+// executes is the prepared statement that an EXECUTE is of, nil where there is none
+// that a portal can be of.
+func (s *session) executes(st *exec.Stmt) *exec.Stmt {
+	if st.Plan == nil || st.Plan.Control == nil || st.Plan.Control.Kind != plan.Execute {
+		return nil
+	}
+	inner := s.stmts[st.Plan.Control.Name]
+	if inner == nil || inner.Plan == nil || inner.Deferred() || goesDirect(inner) {
+		return nil
+	}
+	return inner
+}
+
+// bindExecute makes a portal of an EXECUTE one of the prepared statement, which can be
+// described, run in parts and has the formats that the client asked for. What is wrong
+// with the EXECUTE is left for its execution to say.
+func (s *session) bindExecute(po *exec.Portal) error {
+	c, inner := po.Stmt.Plan.Control, s.executes(po.Stmt)
+	if inner == nil || len(c.Args) != len(inner.Types) {
+		return nil
+	}
+	if c.ArgSpans != nil { // a server computes them
+		if err := s.payOwed(-1); err != nil {
+			return err
+		}
+		if err := s.x.CloseUnits(); err != nil {
+			return err
+		}
+	}
+	vals, err := s.arguments(inner, c, &po.Args)
+	if err != nil {
+		return err
+	}
+	msg, err := pgwire.AppendBind(nil, &pgwire.Bind{Portal: po.Name, Params: vals, Results: po.Results})
+	if err != nil {
+		return err
+	}
+	po.Stmt = inner
+	return s.bindPortal(po, msg[pgwire.HeaderSize:])
 }
 
 // executePortal takes an Execute message.
@@ -451,6 +542,9 @@ func (s *session) executePortal(body []byte) error {
 	case po.Stmt.Deferred():
 		if err := s.flushPipeline(); err != nil || s.broken {
 			return err
+		}
+		if err := s.x.Aborted(); err != nil && !po.Failed {
+			return err // also of a COMMIT: what was bound before has no plan any more
 		}
 		return s.runDeferred(po)
 	}

@@ -238,6 +238,9 @@ func (s *session) fail(err error) {
 		return
 	}
 	e := pgerr.From(err)
+	if e.Position != 0 {
+		e = e.WithPosition(e.Position + s.x.Offset)
+	}
 	if e.Code == pgerr.InternalError {
 		s.r.log.Error("internal error", "user", s.user, "keyspace", s.database, "err", err, "cause", errors.Unwrap(e))
 	}

@@ -3,6 +3,7 @@ package router
 import (
 	"bytes"
 	"strings"
+	"unicode/utf8"
 	"unsafe"
 
 	"github.com/sharding-system/sharding/internal/exec"
@@ -61,6 +62,8 @@ func (s *session) query(msg []byte) error {
 			return s.series(sql, spans)
 		}
 		if len(spans) == 1 {
+			s.x.Offset = utf8.RuneCountInString(sql[:spans[0].Start])
+			defer func() { s.x.Offset = 0 }()
 			sql = sql[spans[0].Start:spans[0].End]
 			s.lex.Lex(sql)
 		}
@@ -127,8 +130,12 @@ func (s *session) finish(ready bool, err error) error {
 func (s *session) series(sql string, spans []planner.Span) error {
 	sql = strings.Clone(sql)
 	var failed error
+	defer func() { s.x.Offset = 0 }()
+	at := 0 // of Offset, in bytes
 	for _, sp := range spans {
 		part := sql[sp.Start:sp.End]
+		s.x.Offset += utf8.RuneCountInString(sql[at:sp.Start])
+		at = sp.Start
 		s.lex.Lex(part)
 		if s.lex.Empty {
 			continue
@@ -185,6 +192,10 @@ func (s *session) maybeBeside(n int, fn func()) {
 func (s *session) statement(sql string, sole bool) (ready bool, err error) {
 	p, err := s.plan(sql, nil)
 	if err != nil {
+		// PostgreSQL parses first, and then looks whether the block has failed.
+		if aborted := s.x.Aborted(); aborted != nil && pgerr.CodeOf(err) != pgerr.SyntaxError {
+			err = aborted
+		}
 		s.x.Fail()
 		return false, err
 	}
@@ -204,7 +215,11 @@ func (s *session) statement(sql string, sole bool) (ready bool, err error) {
 	}
 	if len(p.ParamTypes) > 0 && p.Action != plan.Local && p.Action != plan.DDL {
 		s.x.Fail()
-		return false, pgerr.New(pgerr.UndefinedParameter, "there is no parameter $1")
+		e := pgerr.New(pgerr.UndefinedParameter, "there is no parameter $1")
+		if n := s.lex.Params; n > 0 {
+			e = e.WithPosition(utf8.RuneCountInString(sql[:s.lex.ParamAt]) + 1)
+		}
+		return false, e
 	}
 	s.args = plan.Args{SQL: sql, Literals: s.lex.Literals, Params: s.args.Params[:0]}
 	return s.run(p, &s.args, sole)

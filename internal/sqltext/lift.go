@@ -75,7 +75,7 @@ var markers = [...]string{ClassInt4: "\x00i", ClassInt8: "\x00l", ClassNumeric: 
 func (s *Statement) Lex(sql string) {
 	s.Key, s.Literals, s.stack = s.Key[:0], s.Literals[:0], s.stack[:0]
 	s.Verb, s.Multiple, s.Empty, s.Unterminated, s.Hints = [16]byte{}, false, false, false, Hints{}
-	s.Divergent, s.DivergentAt = false, 0
+	s.Divergent, s.DivergentAt, s.Params, s.ParamAt = false, 0, 0, 0
 	l := lifter{st: s, first: true, prev: afterOpener, mark: -1}
 	l.src = sql
 	s.Hints.leading(&l.scanner)
@@ -119,6 +119,18 @@ func (l *lifter) run() {
 	}
 }
 
+// param counts a parameter.
+func (l *lifter) param(t *token) {
+	n := 0
+	for _, c := range []byte(l.src[t.start+1 : t.end]) {
+		n = min(10*n+int(c-'0'), 1<<16)
+	}
+	if l.st.Params == 0 {
+		l.st.ParamAt = t.start
+	}
+	l.st.Params = max(l.st.Params, n)
+}
+
 // token takes one token into the key and moves the state on.
 func (l *lifter) token(t *token) {
 	w, mark, qualified := wordAt{}, -1, l.dot
@@ -143,6 +155,9 @@ func (l *lifter) token(t *token) {
 		l.copy(t)
 		l.prev, l.typeName = afterValue, true
 	default: // tokParam, tokUString, tokJunk
+		if t.kind == tokParam {
+			l.param(t)
+		}
 		l.copy(t)
 		l.prev, l.typeName = afterValue, false
 	}

@@ -74,6 +74,9 @@ type Statement struct {
 	// unless the server is new enough.
 	Divergent   bool
 	DivergentAt int
+	// Params is the highest number of a parameter ($1), 0 where there is none, and at
+	// most 65536; ParamAt is where the first parameter stands, in bytes.
+	Params, ParamAt int
 	// Hints found in leading comments.
 	Hints Hints
 
