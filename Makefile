@@ -28,8 +28,12 @@ build: deps ## the binaries, into bin/
 demo: build ## a local cluster with a shop in it; ONCE=1 shows it and ends
 	@$(BIN)/shardctl dev --demo $(if $(ONCE),--once)
 
+# The packages that take longest begin first, and nothing is printed before they end.
+LONGEST  := $(if $(filter ./...,$(PKG)),./test/robustness ./internal/router ./internal/devcluster)
+
 test: deps ## every test, with the race detector
-	SHARDING_TEST_STRICT=1 $(GO) test -race -timeout 25m -p $(TEST_P) $(PKG)
+	@$(if $(LONGEST),echo "the longest packages are first: their results come after some minutes")
+	SHARDING_TEST_STRICT=1 $(GO) test -race -timeout 25m -p $(TEST_P) $(LONGEST) $(PKG)
 ifeq ($(PKG),./...)
 	@# The race detector allocates: what must not is tested without.
 	SHARDING_TEST_STRICT=1 $(GO) test -timeout 5m -run TestAllocations ./internal/router

@@ -458,7 +458,7 @@ func (s *session) describeOwn(st *exec.Stmt, statement bool) error {
 		return err
 	}
 	if statement {
-		s.c.SetOut(pgwire.AppendParameterDescription(s.c.OutBuf(), nil))
+		s.c.SetOut(pgwire.AppendParameterDescription(s.c.OutBuf(), st.OIDs))
 	}
 	if inner := s.executes(st); inner != nil && inner.Plan.Returns {
 		if err := s.x.Aborted(); err != nil {
