@@ -64,21 +64,26 @@ func (x *Exec) IsDirect() bool { return x.direct != nil }
 func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
 	d := &Direct{x: x, Prepared: map[string]struct{}{}}
 	home := x.Place.Home
-	if keep && !x.txn.block && len(x.txn.parts) == 0 && len(x.pinned) == 0 && x.pinsLost == nil {
-		p, err := x.acquireOwn(home, startup)
-		if err != nil {
-			return nil, err
+	var p *part
+	var err error
+	if keep && len(x.txn.parts) == 0 && len(x.pinned) == 0 && x.pinsLost == nil {
+		if p, err = x.acquireOwn(home, startup); err == nil && x.txn.block {
+			x.beginOn(p)
+			x.txn.parts = append(x.txn.parts, p)
 		}
+		d.own = true
+	} else {
+		p, err = x.bind(home)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if d.own && !x.txn.block {
 		p.dirty = true // what it does is not looked at
 		p.past()
 		x.adopt(p.conn.Params)
-		d.p, d.own = p, true
-		x.direct = d
+		d.p, x.direct = p, d
 		return d, nil
-	}
-	p, err := x.bind(home)
-	if err != nil {
-		return nil, err
 	}
 	if p.replica != nil {
 		return nil, pgerr.ReplicaBlock.New("this statement needs shard %s's primary, and the transaction reads from a replica", x.Place.Shards[home])

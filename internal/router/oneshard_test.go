@@ -220,3 +220,30 @@ func TestOneShardNotifies(t *testing.T) {
 		t.Errorf("%v, %v: its own comes from process %d", n, err, a.PgConn().PID())
 	}
 }
+
+// TestResetGoesToTheStartup: RESET goes back to what the client asked for when it
+// connected, also where a block has made the session direct.
+func TestResetGoesToTheStartup(t *testing.T) {
+	c := clustertest.Start(t, clustertest.Options{Servers: 1})
+	plain := c.Servers[0].CreateDatabase(t)
+	connect := func(dsn string) *rawClient {
+		cfg, err := pgx.ParseConfig(dsn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.RuntimeParams["work_mem"], cfg.RuntimeParams["application_name"] = "7MB", "mine"
+		conn, err := pgx.ConnectConfig(clustertest.Context(t), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return hijack(t, conn)
+	}
+	for _, binds := range []string{"LISTEN c", "CREATE TEMP TABLE tt (a int)", "PREPARE p AS SELECT 1", "DO $$BEGIN END$$"} {
+		ms := join(q("BEGIN"), q("SET work_mem = '9MB'"), q("SAVEPOINT s"), q("SET application_name = 'other'"), q(binds), q("SHOW work_mem"), q("RESET work_mem"), q("SHOW work_mem"), q("RESET ALL"),
+			q("SHOW application_name"), q("ROLLBACK TO s"), q("SHOW work_mem"), q("COMMIT"), q("SHOW work_mem"), q("RESET work_mem"), q("SHOW work_mem"))
+		want := connect(c.Servers[0].DSN(plain)).script(ms)
+		if got := connect(c.DSN("app")).script(ms); got != want {
+			t.Errorf("%s: the router:\n%s\nPostgreSQL:\n%s", binds, got, want)
+		}
+	}
+}
