@@ -1,12 +1,38 @@
 package exec
 
 import (
+	"strings"
+
 	"github.com/sharding-system/sharding/internal/pgerr"
 	"github.com/sharding-system/sharding/internal/pgwire"
+	"github.com/sharding-system/sharding/internal/plan"
 )
 
 // A pipeline that went direct behind a SET runs in a block that the client has not
 // opened. It is to see there what PostgreSQL says without one.
+
+// Resets says whether c goes back to a value of the client's startup packet, of which
+// the server knows nothing: it is the session's to Reset.
+func (d *Direct) Resets(c *plan.Control) bool {
+	if d.own || c == nil || c.Kind != plan.Reset && !(c.Kind == plan.Set && c.Default) {
+		return false
+	}
+	base := d.x.Settings.base
+	_, ok := base[strings.ToLower(c.Name)]
+	return ok || c.Name == "" && len(base) > 0
+}
+
+// Reset carries out what Resets is true of, when every answer has come.
+func (d *Direct) Reset(c *plan.Control, sql string) error {
+	if _, err := d.x.query(d.p, d.x.setText(c, sql), nil); err != nil {
+		return err
+	}
+	d.p.past()
+	if c.Kind == plan.Reset {
+		return d.x.tag("RESET")
+	}
+	return d.x.tag("SET")
+}
 
 // Ending says whether the answers to what was sent decide how the session goes on:
 // nothing more is to be sent before they have come.

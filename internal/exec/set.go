@@ -53,23 +53,25 @@ func (x *Exec) set(c *plan.Control, a *plan.Args) error {
 		x.Fail()
 		return err
 	}
-	if mode := transactionMode(c, values); mode == "" {
-		x.keep(c, values)
-	} else if x.txn.block {
-		// For shards that join later, and for a chained block; behind a savepoint it
-		// goes with that.
-		if len(x.txn.saves) > 0 {
-			x.Settings.journal = append(x.Settings.journal, setting{value: "SET TRANSACTION " + mode})
-		} else {
-			x.txn.begin += " " + mode
-			x.txn.readOnly = x.txn.readOnly || c.ReadOnly || mode == "READ ONLY"
-		}
-	}
+	x.keep(c, values)
 	if !x.txn.block {
 		parts[0].conn.Settings, parts[0].conn.SettingsKey = x.Settings.now, x.Settings.key
 		x.release(parts[0])
 	}
 	return nil
+}
+
+// keepMode notes a mode of the transaction for shards that join later, and for a
+// chained block; behind a savepoint it goes with that.
+func (x *Exec) keepMode(mode string, readOnly bool) {
+	switch {
+	case !x.txn.block: // it was of the statement's own transaction
+	case len(x.txn.saves) > 0:
+		x.Settings.journal = append(x.Settings.journal, setting{value: "SET TRANSACTION " + mode})
+	default:
+		x.txn.begin += " " + mode
+		x.txn.readOnly = x.txn.readOnly || readOnly || mode == "READ ONLY"
+	}
 }
 
 // transactionMode is what a statement sets of the transaction alone, in the words of
@@ -235,6 +237,10 @@ func namesSet(c *plan.Control) []string {
 
 // keep notes what the statement changed.
 func (x *Exec) keep(c *plan.Control, values []string) {
+	if mode := transactionMode(c, values); mode != "" {
+		x.keepMode(mode, c.ReadOnly)
+		return
+	}
 	names := namesSet(c)
 	switch {
 	case c.Kind == plan.Reset && c.Name == "":
@@ -243,7 +249,7 @@ func (x *Exec) keep(c *plan.Control, values []string) {
 			x.Settings.journal = append(x.Settings.journal, setting{value: resetAll + difference(nil, x.Settings.base)})
 		}
 		return
-	case c.Local && !x.txn.block, c.Kind == plan.SetTransaction:
+	case c.Local && !x.txn.block:
 		return
 	}
 	for i, n := range names {

@@ -23,7 +23,8 @@ func (s *session) directQuery(msg []byte) error {
 	sql := s.text(body)
 	s.lex.Lex(sql)
 	p, err := s.directPlan(sql)
-	if err == nil && p.ForShard() {
+	resets := err == nil && s.direct.Resets(p.Control)
+	if err == nil && p.ForShard() && !resets {
 		s.note(p)
 		if err := s.prepareAll(p); err != nil {
 			return err
@@ -36,7 +37,11 @@ func (s *session) directQuery(msg []byte) error {
 	if e := s.settleDirect(); e != nil {
 		return e
 	}
-	if err == nil {
+	switch {
+	case resets:
+		s.note(p)
+		err = s.direct.Reset(p.Control, sql)
+	case err == nil:
 		err = s.directOwn(sql, p)
 	}
 	return s.answerError(err)

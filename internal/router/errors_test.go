@@ -122,6 +122,8 @@ var errorScripts = []script{
 	{"BEGIN with modes in a pipeline", join(ext("BEGIN"), ext("BEGIN ISOLATION LEVEL SERIALIZABLE"), ext("SHOW transaction_isolation"), syncs, ext("START TRANSACTION READ ONLY"), syncs, ext("UPDATE t SET v = v"), syncs, q("ROLLBACK"),
 		ext("UPDATE t SET v = v"), ext("BEGIN ISOLATION LEVEL SERIALIZABLE"), syncs, q("ROLLBACK"), ext("UPDATE t SET v = v WHERE id = 1"), ext("BEGIN READ ONLY"), ext("UPDATE t SET v = v WHERE id = 2"), syncs, q("ROLLBACK"))},
 	{"SET TRANSACTION within a block", join(q("BEGIN"), q("SET TRANSACTION READ ONLY"), q("SELECT count(*) FROM t"), q("SET TRANSACTION READ WRITE"), q("ROLLBACK"), q("SET TRANSACTION READ ONLY"), q("SELECT 1; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"), ext("SET TRANSACTION READ ONLY"), ext("UPDATE t SET v = v"), syncs, count)},
+	{"modes set by functions", join(q("BEGIN"), q("SELECT set_config('transaction_read_only', 'on', true)"), q("COMMIT AND CHAIN"), q("SHOW transaction_read_only"), q("UPDATE t SET v = v"), q("ROLLBACK"), q("SHOW transaction_read_only"), q("UPDATE t SET v = v"),
+		q("SET transaction_read_only = on"), q("UPDATE t SET v = v"), q("BEGIN"), q("SAVEPOINT s"), q("SET transaction_read_only = on"), q("UPDATE t SET v = v WHERE id = 1"), q("ROLLBACK TO s"), q("UPDATE t SET v = v"), q("COMMIT AND CHAIN"), q("UPDATE t SET v = v"), q("COMMIT"))},
 	{"BEGIN with modes twice over", join(q("BEGIN READ ONLY"), q("BEGIN READ WRITE"), q("SHOW transaction_read_only"), q("ROLLBACK"), q("BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE"), q("SHOW transaction_deferrable"), q("COMMIT AND CHAIN"), q("SHOW transaction_isolation"), q("SHOW transaction_read_only"), q("ROLLBACK"))},
 
 	// d) Positions in series.

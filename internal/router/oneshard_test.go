@@ -238,12 +238,14 @@ func TestResetGoesToTheStartup(t *testing.T) {
 		}
 		return hijack(t, conn)
 	}
-	for _, binds := range []string{"LISTEN c", "CREATE TEMP TABLE tt (a int)", "PREPARE p AS SELECT 1", "DO $$BEGIN END$$"} {
-		ms := join(q("BEGIN"), q("SET work_mem = '9MB'"), q("SAVEPOINT s"), q("SET application_name = 'other'"), q(binds), q("SHOW work_mem"), q("RESET work_mem"), q("SHOW work_mem"), q("RESET ALL"),
-			q("SHOW application_name"), q("ROLLBACK TO s"), q("SHOW work_mem"), q("COMMIT"), q("SHOW work_mem"), q("RESET work_mem"), q("SHOW work_mem"))
-		want := connect(c.Servers[0].DSN(plain)).script(ms)
-		if got := connect(c.DSN("app")).script(ms); got != want {
-			t.Errorf("%s: the router:\n%s\nPostgreSQL:\n%s", binds, got, want)
+	for _, first := range []string{"SET work_mem = '9MB'", "SELECT set_config('work_mem', '9MB', false)"} { // the second is on a connection already
+		for _, binds := range []string{"LISTEN c", "CREATE TEMP TABLE tt (a int)", "PREPARE p AS SELECT 1", "DO $$BEGIN END$$"} {
+			ms := join(q("BEGIN"), q(first), q("SAVEPOINT s"), q("SET application_name = 'other'"), q(binds), q("SHOW work_mem"), q("RESET work_mem"), q("SHOW work_mem"), q("RESET ALL"),
+				q("SHOW application_name"), q("ROLLBACK TO s"), q("SHOW work_mem"), q("COMMIT"), q("SHOW work_mem"), q("RESET work_mem"), q("SHOW work_mem"))
+			want := connect(c.Servers[0].DSN(plain)).script(ms)
+			if got := connect(c.DSN("app")).script(ms); got != want {
+				t.Errorf("%s, %s: the router:\n%s\nPostgreSQL:\n%s", first, binds, got, want)
+			}
 		}
 	}
 }
