@@ -32,6 +32,8 @@ demo: build ## a local cluster with a shop in it; ONCE=1 shows it and ends
 LONGEST  := $(if $(filter ./...,$(PKG)),./test/robustness ./internal/router ./internal/devcluster)
 
 test: deps ## every test, with the race detector
+	@# What has to be compiled is first: tests beside compilers wait for the processors.
+	$(GO) build -race $(PKG)
 	@$(if $(LONGEST),echo "the longest packages are first: their results come after some minutes")
 	SHARDING_TEST_STRICT=1 $(GO) test -race -timeout 25m -p $(TEST_P) $(LONGEST) $(PKG)
 ifeq ($(PKG),./...)

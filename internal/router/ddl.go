@@ -124,7 +124,7 @@ func (s *session) beginDDL(p *plan.Plan, a *plan.Args) (*plan.Plan, error) {
 	s.x.Began()
 	s.ddl.start = s.ks.state.Load().tables
 	s.ddl.tabs = s.ddl.start
-	s.lex.Lex(a.SQL)
+	s.lexText(a.SQL)
 	fresh, _, err := s.makePlan(strings.Clone(a.SQL), nil)
 	if err != nil {
 		return nil, err

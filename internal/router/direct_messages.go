@@ -21,7 +21,7 @@ func (s *session) directQuery(msg []byte) error {
 		return nil
 	}
 	sql := s.text(body)
-	s.lex.Lex(sql)
+	s.lexText(sql)
 	p, err := s.directPlan(sql)
 	resets := err == nil && s.direct.Resets(p.Control)
 	if err == nil && p.ForShard() && !resets {

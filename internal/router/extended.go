@@ -105,7 +105,7 @@ func (s *session) taken(st *exec.Stmt) error {
 // unlessWrong is aborted, the error of a failed block, for a text that is SQL: what
 // is not is told first, as PostgreSQL parses before it looks at the block.
 func (s *session) unlessWrong(sql string, aborted error) error {
-	s.lex.Lex(sql)
+	s.lexText(sql)
 	if s.lex.Empty {
 		return nil
 	}
@@ -117,7 +117,7 @@ func (s *session) unlessWrong(sql string, aborted error) error {
 
 // endsBlock says whether a statement may be parsed in a failed block.
 func (s *session) endsBlock(sql string) bool {
-	s.lex.Lex(sql)
+	s.lexText(sql)
 	switch string(bytes.TrimRight(s.lex.Verb[:], "\x00")) {
 	case "rollback", "commit", "end", "abort":
 		return true
@@ -143,7 +143,7 @@ func (s *session) newStatement(name, sql string, oids []uint32, rest []byte) (*e
 
 // planStatement (re)makes a statement's plan.
 func (s *session) planStatement(st *exec.Stmt) error {
-	s.lex.Lex(st.SQL)
+	s.lexText(st.SQL)
 	if s.lex.Empty {
 		return nil
 	}

@@ -25,7 +25,7 @@ func (s *session) query(msg []byte) error {
 		if err := s.flushPipeline(); err != nil || s.broken {
 			return err
 		}
-		if s.lex.Lex(sql); !s.x.InBlock() && rollsBack(&s.lex) {
+		if s.lexText(sql); !s.x.InBlock() && rollsBack(&s.lex) {
 			// So it rolls back what the pipeline has done, which is no block.
 			s.x.Fail()
 			s.broken = true
@@ -41,7 +41,7 @@ func (s *session) query(msg []byte) error {
 		s.x.Fail()
 		return s.finish(false, malformed)
 	}
-	s.lex.Lex(sql)
+	s.lexText(sql)
 	if s.lex.Empty {
 		s.c.SetOut(pgwire.AppendEmptyQueryResponse(s.c.OutBuf()))
 		s.ready()
@@ -65,7 +65,7 @@ func (s *session) query(msg []byte) error {
 			s.x.Offset = utf8.RuneCountInString(sql[:spans[0].Start])
 			defer func() { s.x.Offset = 0 }()
 			sql = sql[spans[0].Start:spans[0].End]
-			s.lex.Lex(sql)
+			s.lexText(sql)
 		}
 	}
 	ready, err := s.statement(sql, true)
@@ -136,7 +136,7 @@ func (s *session) series(sql string, spans []planner.Span) error {
 		part := sql[sp.Start:sp.End]
 		s.x.Offset += utf8.RuneCountInString(sql[at:sp.Start])
 		at = sp.Start
-		s.lex.Lex(part)
+		s.lexText(part)
 		if s.lex.Empty {
 			continue
 		}
@@ -174,6 +174,19 @@ func (s *session) split(sql string) (spans []planner.Span, err error) {
 	})
 	return spans, err
 }
+
+// lexText reads a text's tokens into s.lex, beside the loop when it is very long: a
+// millisecond takes some hundred thousand bytes.
+func (s *session) lexText(sql string) {
+	if len(sql) < veryLongText {
+		s.lex.Lex(sql)
+		return
+	}
+	s.t.Do(func() { s.lex.Lex(sql) })
+}
+
+// veryLongText is the length from which a text's tokens are read beside the loop.
+const veryLongText = 64 << 10
 
 // longText is the length from which a text is parsed in a goroutine of its own:
 // a parse costs about a microsecond for ten bytes.

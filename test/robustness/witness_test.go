@@ -26,7 +26,7 @@ type witness struct {
 	mu      sync.Mutex // guards what follows
 	errs    []string
 	slowest time.Duration
-	control time.Duration // the slowest answer without a router, on the same machine
+	control time.Duration // the slowest step without a router, on the same machine
 	done    int
 }
 
@@ -39,7 +39,8 @@ func watch(t *testing.T, dsn string, direct *pgtest.Server) *witness {
 	if err != nil {
 		t.Fatal(err)
 	}
-	control := direct.Connect(t, "app")
+	control := direct.Connect(t, direct.CreateDatabase(t))
+	mustExec(t, control, "CREATE TABLE control AS SELECT 0 AS n")
 	w.wg.Go(func() {
 		defer conn.Close(context.Background())
 		for i := int64(0); ctx.Err() == nil; i++ {
@@ -47,8 +48,8 @@ func watch(t *testing.T, dsn string, direct *pgtest.Server) *witness {
 		}
 	})
 	w.wg.Go(func() {
-		for ctx.Err() == nil {
-			w.step(func() error { _, err := control.Exec(context.Background(), "SELECT 1"); return err }, &w.control)
+		for i := 0; ctx.Err() == nil; i++ {
+			w.step(func() error { return alone(control, i) }, &w.control)
 			<-time.After(time.Millisecond)
 		}
 	})
@@ -85,6 +86,21 @@ func (w *witness) query(conn *pgx.Conn, i int64) error {
 	}
 	if got != i%8+i {
 		return fmt.Errorf("an answer that is not its own: %d, not %d", got, i%8+i)
+	}
+	return nil
+}
+
+// alone is one statement of the control: what the witness does, as far as one server
+// can, so that a machine which is slow to let processes run is slow to both.
+func alone(conn *pgx.Conn, i int) error {
+	steps := []string{"SELECT n FROM control"}
+	if i%10 == 0 {
+		steps = []string{"BEGIN", "UPDATE control SET n = n + 1", "PREPARE TRANSACTION 'control'", "COMMIT PREPARED 'control'"}
+	}
+	for _, sql := range steps {
+		if _, err := conn.Exec(context.Background(), sql); err != nil {
+			return fmt.Errorf("the control: %s: %w", sql, err)
+		}
 	}
 	return nil
 }
