@@ -115,6 +115,10 @@ func (p *planner) plainSetConfig(s *pg.SelectStmt) (bool, error) {
 // oneShardSet is SET and RESET. Under settings that change how a text is read the
 // router cannot follow the client's texts any more.
 func (p *planner) oneShardSet(n *pg.Node, s *pg.VariableSetStmt) error {
+	if readsAlike(s) { // what scripts of pg_dump begin with
+		_, err := p.control(n)
+		return err
+	}
 	switch lower(s.GetName()) {
 	case "client_encoding", "session_authorization", "standard_conforming_strings", "backslash_quote", "escape_string_warning":
 		p.keep(plan.PinCode)
@@ -130,6 +134,21 @@ func (p *planner) oneShardSet(n *pg.Node, s *pg.VariableSetStmt) error {
 	}
 	_, err := p.control(n)
 	return err
+}
+
+// readsAlike says whether a SET leaves texts to be read as they are by default.
+func readsAlike(s *pg.VariableSetStmt) bool {
+	if s.GetKind() != pg.VariableSetKind_VAR_SET_VALUE || len(s.GetArgs()) != 1 {
+		return false
+	}
+	value := argText(s.GetArgs()[0])
+	switch lower(s.GetName()) {
+	case "client_encoding":
+		return plan.IsUTF8(value)
+	case "standard_conforming_strings":
+		return lower(value) == "on"
+	}
+	return false
 }
 
 // oneShardExplain is EXPLAIN: (SHARDING) is the router's.

@@ -139,6 +139,8 @@ func TestOneShardPooling(t *testing.T) {
 		{"SELECT pg_advisory_xact_lock(1)", ""},
 		{"SET work_mem = '1MB'", ""},
 		{"COMMENT ON TABLE p IS 'x'", ""},
+		{"SET client_encoding = 'UTF8'", ""},
+		{"SET standard_conforming_strings = on", ""},
 		{"SELECT pg_advisory_lock(1)", "advisory lock"},
 		{"CREATE TEMP TABLE pt (a int)", "temporary table"},
 		{"LISTEN x", "listen"},
