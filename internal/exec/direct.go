@@ -21,6 +21,7 @@ import (
 type Direct struct {
 	x *Exec
 	p *part
+	c *backend.Conn // p's, also while Aside lasts
 	// own: the connection was made with the client's startup packet, and so RESET
 	// means there what it means to the client. It is never given to others.
 	own bool
@@ -82,7 +83,7 @@ func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
 		p.dirty = true // what it does is not looked at
 		p.past()
 		x.adopt(p.conn.Params)
-		d.p, x.direct = p, d
+		d.p, d.c, x.direct = p, p.conn, d
 		return d, nil
 	}
 	if p.replica != nil {
@@ -116,7 +117,7 @@ func (x *Exec) GoDirect(keep bool, startup []pgwire.Param) (*Direct, error) {
 	x.adopt(p.conn.Params)
 	d.open = p.unit.open
 	d.implicit = x.txn.block && !x.txn.explicit
-	d.p, d.shared = p, p.conn.SetAside()
+	d.p, d.c, d.shared = p, p.conn, p.conn.SetAside()
 	p.wrote = true // or may: what reads from replicas afterwards sees it
 	x.txn = txn{parts: x.txn.parts, saves: x.txn.saves[:0]}
 	x.Settings.journal = x.Settings.journal[:0]
@@ -280,6 +281,30 @@ func (d *Direct) Leave() error {
 		return err
 	}
 	return nil
+}
+
+// Aside ends the direct state for one statement of the router's own, outside a
+// transaction and when every answer has come: the connection is one that the session
+// keeps. Resume is its counterpart.
+func (d *Direct) Aside() {
+	d.x.direct = nil
+	d.p.pinned |= plan.PinCode
+	d.x.pinned = append(d.x.pinned, d.p)
+}
+
+// Resume makes the session direct again. It says no where the connection has been lost,
+// of which the session then hears with its next statement.
+func (d *Direct) Resume() bool {
+	x := d.x
+	for i, p := range x.pinned {
+		if p.conn == d.c {
+			x.pinned = slices.Delete(x.pinned, i, i+1)
+			p.dirty = true
+			d.p, x.direct = p, d
+			return true
+		}
+	}
+	return false
 }
 
 // Discarded is Leave after the client's DISCARD ALL.

@@ -33,11 +33,13 @@ func (s *session) directQuery(msg []byte) error {
 		s.direct.Send(pgwire.TypeQuery, msg)
 		return nil
 	}
-	// The router's own answer, in its turn.
+	// The router's own, in its turn.
 	if e := s.settleDirect(); e != nil {
 		return e
 	}
 	switch {
+	case err == nil && p.Action != plan.Local && s.direct.Status() == pgwire.TxIdle:
+		return s.catalogAside(sql)
 	case resets:
 		s.note(p)
 		err = s.direct.Reset(p.Control, sql)
@@ -50,11 +52,25 @@ func (s *session) directQuery(msg []byte) error {
 // directOwn carries out what is the router's in a direct session.
 func (s *session) directOwn(sql string, p *plan.Plan) error {
 	if p.Action != plan.Local {
-		return pgerr.New(pgerr.FeatureNotSupported, "what the catalog records (a table's kind, a role's password) cannot be changed in a session that is bound to its backend (%s)", s.direct.Kept).
-			WithHint("Run it in another session, or use shardctl.")
+		return pgerr.New(pgerr.FeatureNotSupported, "what the catalog records (a table's kind, a role's password) cannot be changed in a block of a session that is bound to its backend (%s)", s.direct.Kept).
+			WithHint("Run it outside a block, in another session, or use shardctl.")
 	}
 	s.args = plan.Args{SQL: sql, Literals: s.lex.Literals, Params: s.args.Params[:0]}
 	return s.control(p, &s.args)
+}
+
+// catalogAside carries out a statement that changes what the catalog records, on the
+// session's own connection, as a session that is not direct does.
+func (s *session) catalogAside(sql string) error {
+	d := s.direct
+	s.direct = nil
+	d.Aside()
+	ready, err := s.statement(sql, true)
+	err = s.finish(ready, err)
+	if d.Resume() {
+		s.direct = d
+	}
+	return err
 }
 
 // directPlan is what there is to know of a text in a direct session.

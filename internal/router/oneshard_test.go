@@ -82,6 +82,8 @@ func TestOneShard(t *testing.T) {
 		{"a cursor as a portal", join(q("BEGIN"), q("DECLARE c CURSOR FOR SELECT generate_series(1, 9)"), portal('D', "c"), sync, portal('E', "c"), portal('E', "c"), sync, q("FETCH c"), portal('C', "c"), sync, q("FETCH c"), q("COMMIT"))},
 		{"a cursor as a portal in a pipeline", join(q("BEGIN"), ext("DECLARE c CURSOR FOR SELECT generate_series(1, 9)"), ext("SELECT 1"), portal('E', "c"), portal('D', "nope"), ext("SELECT 2"), sync, q("COMMIT"))},
 		{"two-phase commit", join(q("BEGIN"), q("CREATE TABLE tp (a int)"), q("PREPARE TRANSACTION 'one'"), q("SELECT * FROM tp"), q("COMMIT PREPARED 'one'"), q("SELECT * FROM tp"), q("DROP TABLE tp"))},
+		{"roles in a bound session", join(q("CREATE TEMP TABLE rt (a int)"), q("SET application_name = 'x'"), q("CREATE ROLE bound_role LOGIN"), q("CREATE ROLE bound_role"), q("ALTER ROLE bound_role CONNECTION LIMIT 3"), q("SELECT a FROM rt"), q("SHOW application_name"),
+			q("BEGIN"), q("INSERT INTO rt VALUES (1)"), q("COMMIT"), ext("SELECT a FROM rt"), sync, q("DROP ROLE bound_role"), q("DROP ROLE bound_role"), q("SELECT a FROM rt"))},
 		{"functions", join(q("CREATE FUNCTION ff() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 5; END'"), q("SELECT ff()"), q("DROP FUNCTION ff()"))},
 		{"an unknown function", join(q("SELECT nothing(1)"), q("SELECT 1"))},
 		{"deep", q("SELECT " + strings.Repeat("(", 20000) + "1" + strings.Repeat(")", 20000))},
@@ -197,6 +199,21 @@ func TestOneShardCatalog(t *testing.T) {
 	}
 	exec("DROP TABLE s")
 	kind("s", "")
+	exec("CREATE TEMP TABLE own (a int)")
+	exec("CREATE TABLE s (id int PRIMARY KEY) WITH (sharding.key = 'id')")
+	kind("s", "sharded")
+	exec("INSERT INTO own SELECT 1")
+	exec("DROP TABLE s")
+	kind("s", "")
+	exec("BEGIN")
+	if _, err := conn.Exec(ctx, "CREATE TABLE s (id int PRIMARY KEY) WITH (sharding.key = 'id')"); err == nil {
+		t.Error("a sharded table was made in the block of a bound session")
+	}
+	exec("ROLLBACK")
+	var n int
+	if err := conn.QueryRow(ctx, "SELECT count(*) FROM own").Scan(&n); err != nil || n != 1 {
+		t.Errorf("the temporary table has %d rows, %v", n, err)
+	}
 }
 
 // TestOneShardNotifies: a notification reaches an idle session.
