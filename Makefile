@@ -33,7 +33,7 @@ LONGEST  := $(if $(filter ./...,$(PKG)),./test/robustness ./internal/router ./in
 
 test: deps ## every test, with the race detector
 	@# What has to be compiled is first: tests beside compilers wait for the processors.
-	$(GO) build -race $(PKG)
+	@$(if $(LONGEST),$(GO) build -race ./...)
 	@$(if $(LONGEST),echo "the longest packages are first: their results come after some minutes")
 	SHARDING_TEST_STRICT=1 $(GO) test -race -timeout 25m -p $(TEST_P) $(LONGEST) $(PKG)
 ifeq ($(PKG),./...)
