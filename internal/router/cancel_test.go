@@ -186,14 +186,25 @@ func TestCancelWithLongKey(t *testing.T) {
 				}
 			}
 		}()
-		clustertest.Eventually(t, "the cancel", func() error {
-			short := append([]byte(nil), secret[:4]...)
-			cancelAt(t, r.PostgresAddr().String(), pid, short)
-			select {
-			case code := <-ended:
-				t.Fatalf("a part of the key has ended the statement: %s", code)
-			default:
+		sleeping := func() bool {
+			n := 0
+			for _, s := range c.Servers {
+				n += len(s.Query(t, "app", "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60)'"))
 			}
+			return n > 0
+		}
+		clustertest.Eventually(t, "the statement runs", func() error {
+			if !sleeping() {
+				return errors.New("it does not")
+			}
+			return nil
+		})
+		// The router answers a cancel request by closing its connection, once it is done.
+		cancelAt(t, r.PostgresAddr().String(), pid, secret[:4])
+		if !sleeping() {
+			t.Fatal("a part of the key has ended the statement")
+		}
+		clustertest.Eventually(t, "the cancel", func() error {
 			cancelAt(t, r.PostgresAddr().String(), pid, secret)
 			select {
 			case code := <-ended:

@@ -1,6 +1,7 @@
 package router_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -61,7 +62,13 @@ func TestRouterErrors(t *testing.T) {
 				}
 			})
 			a.words, b.words = true, true
-			compare(t, a, b, errorScripts)
+			scripts := errorScripts
+			if c.Servers[0].Install.Version >= 18 {
+				// There the second statement of a pipeline is in an implicit block, and
+				// other words say that what is for no block cannot run.
+				scripts = slices.DeleteFunc(slices.Clone(scripts), func(s script) bool { return s.name == "not in pipelines" })
+			}
+			compare(t, a, b, scripts)
 			c.NothingPrepared(t)
 		})
 	}
