@@ -475,47 +475,6 @@ func (s *session) describeOwn(st *exec.Stmt, statement bool) error {
 	return nil
 }
 
-// executes is the prepared statement that an EXECUTE is of, nil where there is none
-// that a portal can be of.
-func (s *session) executes(st *exec.Stmt) *exec.Stmt {
-	if st.Plan == nil || st.Plan.Control == nil || st.Plan.Control.Kind != plan.Execute {
-		return nil
-	}
-	inner := s.stmts[st.Plan.Control.Name]
-	if inner == nil || inner.Plan == nil || inner.Deferred() || goesDirect(inner) {
-		return nil
-	}
-	return inner
-}
-
-// bindExecute makes a portal of an EXECUTE one of the prepared statement, which can be
-// described, run in parts and has the formats that the client asked for. What is wrong
-// with the EXECUTE is left for its execution to say.
-func (s *session) bindExecute(po *exec.Portal) error {
-	c, inner := po.Stmt.Plan.Control, s.executes(po.Stmt)
-	if inner == nil || len(c.Args) != len(inner.Types) {
-		return nil
-	}
-	if c.ArgSpans != nil { // a server computes them
-		if err := s.payOwed(-1); err != nil {
-			return err
-		}
-		if err := s.x.CloseUnits(); err != nil {
-			return err
-		}
-	}
-	vals, err := s.arguments(inner, c, &po.Args)
-	if err != nil {
-		return err
-	}
-	msg, err := pgwire.AppendBind(nil, &pgwire.Bind{Portal: po.Name, Params: vals, Results: po.Results})
-	if err != nil {
-		return err
-	}
-	po.Stmt = inner
-	return s.bindPortal(po, msg[pgwire.HeaderSize:])
-}
-
 // executePortal takes an Execute message.
 func (s *session) executePortal(body []byte) error {
 	name, maxRows, err := pgwire.ParseExecute(body)
