@@ -36,9 +36,10 @@ type merger struct {
 	whole bool
 	// head describes the rows, where that waits for them (SQL's EXECUTE).
 	head []byte
-	// original carries a position in what part i was sent over to the statement; nil
-	// where that is the same.
-	original func(i, at int) int
+	// sql is the statement's text and times what replaced now() in it, where the parts
+	// were sent what AppendText makes of it: errors point into that.
+	sql   string
+	times *plan.Times
 	// failed is an error from before: answers are read and thrown away.
 	failed error
 
@@ -206,8 +207,8 @@ func (m *merger) read(i int, p *part, drop bool) error {
 		case pgwire.TypeErrorResponse:
 			if failed == nil {
 				failed = x.shardError(p, msg)
-				if e, ok := failed.(*pgerr.Error); ok && e.Position > 0 && m.original != nil {
-					failed = e.WithPosition(m.original(i, e.Position))
+				if e, ok := failed.(*pgerr.Error); ok && e.Position > 0 && m.sql != "" {
+					failed = e.WithPosition(m.plan.Original(m.sql, m.frags[i].rows, m.times, e.Position))
 				}
 			}
 			if !m.simple {

@@ -354,7 +354,7 @@ func (x *Exec) scatter(p *plan.Plan, a *plan.Args, shards []int) (tag string, er
 	}
 	m := merger{x: x, plan: p, parts: parts, frags: frags, simple: true, limit: limit, limited: limited}
 	m.whole = p.Returns && p.Access == plan.Write
-	m.original = func(i, at int) int { return p.Original(a.SQL, frags[i].rows, times, at) }
+	m.sql, m.times = a.SQL, times
 	m.again = func(i int, part *part) error {
 		part.owes = true
 		queueQuery(part.conn, x.text(p, a, frags[i].rows, times))

@@ -191,7 +191,8 @@ var errorScripts = []script{
 	{"pipelines that fail at their end", join(ext("UPDATE t SET v = 4"), ext("INSERT INTO t VALUES (1, 1)"), syncs, count, ext("UPDATE t SET v = 4"), msgs{&pgproto3.Execute{Portal: "x"}}, syncs, count)},
 }
 
-// prepareTransactions are refused over several shards, and the block with them.
+// TestClientTwoPhaseRefused: PREPARE TRANSACTION is refused over several shards, and its
+// block fails.
 func TestClientTwoPhaseRefused(t *testing.T) {
 	c := clustertest.Start(t, clustertest.Options{Servers: 2})
 	_, b := eightRows(t, c)

@@ -92,10 +92,7 @@ func (s *session) taken(st *exec.Stmt) error {
 		if err := s.payOwed(-1); err != nil {
 			return err
 		}
-		if err := s.x.CloseUnits(); err != nil {
-			return err
-		}
-		if _, err := s.x.DescribeTypes(st, s.x.AnyShard()); err != nil {
+		if err := s.learnTypes(st); err != nil {
 			return err
 		}
 	}
